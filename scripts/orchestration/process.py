@@ -1,0 +1,410 @@
+"""Processes: the only importer of subprocess, around one selectors loop (architecture.md, "One thread, one loop").
+
+A child's pipes, its end, signals, timers and the wake byte all arrive in the same select; signal handlers do nothing,
+their number arrives as a byte. Whatever starts a child, git or an agent, drains and ends it here.
+"""
+
+import contextlib
+import fcntl
+import heapq
+import os
+import selectors
+import signal
+import socket
+import subprocess  # noqa: TID251 - this is the one door
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from orchestration.clock import Clock
+from orchestration.reaper import end_survivors
+
+Sink = Callable[[str, bytes], None]
+Rung = tuple[signal.Signals, float]
+
+LADDER: tuple[Rung, ...] = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 0.0))
+"""How a child is ended: each signal to its group, and the seconds until the next."""
+
+_READ = 1 << 20
+_DRAIN = 1.0
+"""Seconds for the last output after a child's end, when something else still holds its pipes."""
+
+
+class Why(StrEnum):
+    """Why a child ended."""
+
+    EXITED = "exited"
+    TIMEOUT = "timeout"
+    IDLE = "idle"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to run: everything that decides how a child lives, so that it can be logged and tested.
+
+    `timeout` and `idle` are seconds (None: no limit); `stamp` marks a child whose survivors are ended with it.
+    """
+
+    argv: Sequence[str]
+    cwd: Path
+    env: dict[str, str]
+    stdin: bytes = b""
+    timeout: float | None = None
+    idle: float | None = None
+    ladder: Sequence[Rung] = LADDER
+    stamp: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """What happened. `code` is the exit code, or 128 + the signal's number as in a shell."""
+
+    argv: Sequence[str]
+    code: int
+    why: Why
+    seconds: float
+    stdout: bytes = b""
+    stderr: bytes = b""
+    unkillable: Sequence[int] = ()
+
+
+class Timer:
+    """A callback at a moment; `cancel` makes it nothing."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self._callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the callback."""
+        self._callback = None
+
+    def fire(self) -> None:
+        """Call it, once."""
+        callback, self._callback = self._callback, None
+        if callback:
+            callback()
+
+
+@dataclass(eq=False)
+class Child:
+    """A running process; `completed` is None until it has ended and its pipes are drained."""
+
+    loop: "Loop"
+    request: Request
+    popen: subprocess.Popen[bytes]
+    sink: Sink
+    started: float
+    why: Why = Why.EXITED
+    completed: Completed | None = None
+    code: int | None = None
+    unkillable: Sequence[int] = ()
+    _input: memoryview = field(default_factory=lambda: memoryview(b""))
+    _open: set[int] = field(default_factory=set)
+    _last_output: float = 0.0
+    _timers: list[Timer] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Register pipes and deadlines with the loop."""
+        self._last_output = self.started
+        for name in ("stdout", "stderr"):
+            pipe = getattr(self.popen, name)
+            self._open.add(pipe.fileno())
+            self.loop.watch(pipe.fileno(), selectors.EVENT_READ, partial(self._read, pipe.fileno(), name))
+        if self.popen.stdin:
+            self._input = memoryview(self.request.stdin)
+            os.set_blocking(self.popen.stdin.fileno(), False)
+            self.loop.watch(self.popen.stdin.fileno(), selectors.EVENT_WRITE, self._write)
+        if self.request.timeout is not None:
+            self._after(self.request.timeout, lambda: self.stop(Why.TIMEOUT))
+        if self.request.idle is not None:
+            self._after(self.request.idle, self._check_idle)
+
+    def stop(self, why: Why = Why.STOPPED) -> None:
+        """Begin the ladder; a second call changes nothing."""
+        if self.why is Why.EXITED and self.code is None:
+            self.why = why
+            self._climb(list(self.request.ladder))
+
+    def kill(self) -> None:
+        """SIGKILL the group now."""
+        self.why = Why.STOPPED if self.why is Why.EXITED else self.why
+        self._signal(signal.SIGKILL)
+
+    def poll(self) -> None:
+        """Look whether the process has ended, and if so begin the end."""
+        if self.code is not None or self.popen.poll() is None:
+            return
+        self.code = self.popen.returncode if self.popen.returncode >= 0 else 128 - self.popen.returncode
+        for timer in self._timers:
+            timer.cancel()
+        self._close_input()
+        if self.request.stamp:
+            self.unkillable = self.loop.end_survivors(self.request.stamp)
+        self._after(_DRAIN, self._finish)
+        if not self._open:
+            self._finish()
+
+    def _after(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._timers.append(self.loop.after(seconds, callback))
+
+    def _check_idle(self) -> None:
+        idle = self.request.idle or 0.0
+        silent = self.loop.clock.monotonic() - self._last_output
+        if silent >= idle:
+            self.stop(Why.IDLE)
+        else:
+            self._after(idle - silent, self._check_idle)
+
+    def _climb(self, rungs: list[Rung]) -> None:
+        if rungs:
+            number, grace = rungs[0]
+            self._signal(number)
+            self._after(grace, lambda: self._climb(rungs[1:]))
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, number)
+
+    def _read(self, descriptor: int, name: str) -> None:
+        try:
+            data = os.read(descriptor, _READ)
+        except BlockingIOError:
+            return
+        if data:
+            self._last_output = self.loop.clock.monotonic()
+            self.sink(name, data)
+            return
+        self.loop.unwatch(descriptor)
+        self._open.discard(descriptor)
+        if self.code is not None and not self._open:
+            self._finish()
+
+    def _write(self) -> None:
+        stdin = self.popen.stdin
+        if stdin is None:
+            return
+        try:
+            self._input = self._input[os.write(stdin.fileno(), self._input[:_READ]) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # an agent that does not read its prompt is the agent's business
+            self._input = self._input[:0]
+        if not self._input:
+            self._close_input()
+
+    def _close_input(self) -> None:
+        if self.popen.stdin and not self.popen.stdin.closed:
+            self.loop.unwatch(self.popen.stdin.fileno())
+            self.popen.stdin.close()
+
+    def _finish(self) -> None:
+        if self.completed or self.code is None:
+            return
+        for timer in self._timers:
+            timer.cancel()
+        for descriptor in self._open:
+            self.loop.unwatch(descriptor)
+        for pipe in (self.popen.stdout, self.popen.stderr):
+            if pipe:
+                pipe.close()
+        self.completed = Completed(
+            argv=self.request.argv,
+            code=self.code,
+            why=self.why,
+            seconds=self.loop.clock.monotonic() - self.started,
+            unkillable=self.unkillable,
+        )
+        self.loop.forget(self)
+
+
+class Loop:
+    """One thread, one select.
+
+    Args:
+        clock: the only thing that waits.
+        catch: signals that become entries of `signals` instead of ending the process.
+        adopt: this process is a subreaper: orphans are reaped, and survivors are looked for below it.
+
+    """
+
+    def __init__(self, clock: Clock, *, catch: Sequence[signal.Signals] = (), adopt: bool = False) -> None:
+        self.clock = clock
+        self.signals: list[signal.Signals] = []
+        self.on_signal: Callable[[signal.Signals], None] = lambda _: None
+        self._adopt = adopt
+        self._catch = (*catch, signal.SIGCHLD)
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._number = count()
+        self._children: dict[int, Child] = {}
+        self._ear, self._mouth = socket.socketpair()
+        self._restore: list[Callable[[], object]] = []
+
+    def __enter__(self) -> Self:
+        for end in (self._ear, self._mouth):
+            end.setblocking(False)
+        self.watch(self._ear.fileno(), selectors.EVENT_READ, self._hear)
+        old = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
+        self._restore.append(lambda: signal.set_wakeup_fd(old))
+        for number in self._catch:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # started under nohup: a HUP stays ignored
+            before = signal.signal(number, lambda *_: None)
+            self._restore.append(partial(signal.signal, number, before))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in list(self._children.values()):
+            child.stop()
+        self.run_until(lambda: not self._children)
+        for restore in reversed(self._restore):
+            restore()
+        self._selector.close()
+        self._ear.close()
+        self._mouth.close()
+
+    # --- what may be asked of it -------------------------------------------------------------------------------------
+
+    def watch(self, descriptor: int, events: int, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the descriptor is ready.
+
+        Raises:
+            PermissionError: for a regular file, which is always ready.
+
+        """
+        self._selector.register(descriptor, events, callback)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching; not being watched is fine."""
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(descriptor)
+
+    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call `callback` once, that many seconds from now."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (self.clock.monotonic() + seconds, next(self._number), timer))
+        return timer
+
+    def wake(self) -> None:
+        """Make the current or next wait return; the one method that another thread may call."""
+        with contextlib.suppress(OSError):
+            self._mouth.send(b"\0")
+
+    def run_until(self, done: Callable[[], bool]) -> None:
+        """Serve everything until `done()`."""
+        while not done():
+            self.step()
+
+    def pause(self, seconds: float) -> None:
+        """Wait without serving anything, for the moments in which nothing else may happen."""
+        with selectors.SelectSelector() as nothing:
+            self.clock.wait(self.clock.monotonic() + seconds, nothing)
+
+    def step(self) -> None:
+        """Serve one select."""
+        deadline = self._timers[0][0] if self._timers else None
+        for key, _ in self.clock.wait(deadline, self._selector):
+            if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier callback of this round
+                key.data()
+        while self._timers and self._timers[0][0] <= self.clock.monotonic():
+            heapq.heappop(self._timers)[2].fire()
+
+    def spawn(self, request: Request, sink: Sink) -> Child:
+        """Start a child in a session of its own.
+
+        Raises:
+            OSError: the executable cannot be started.
+
+        """
+        popen = subprocess.Popen(  # noqa: S603 - an argv list, never a shell string
+            list(request.argv),
+            cwd=request.cwd,
+            env=request.env,
+            stdin=subprocess.PIPE if request.stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        for pipe in (popen.stdout, popen.stderr):
+            if pipe:
+                os.set_blocking(pipe.fileno(), False)
+                _widen(pipe.fileno())
+        child = Child(self, request, popen, sink, self.clock.monotonic())
+        self._children[popen.pid] = child
+        child.begin()
+        return child
+
+    def run(self, request: Request) -> Completed:
+        """Run a child to its end and return its output.
+
+        Raises:
+            OSError: the executable cannot be started.
+
+        """
+        output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        completed = self.wait(self.spawn(request, lambda name, data: output[name].append(data)))
+        return replace(completed, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
+
+    def wait(self, child: Child) -> Completed:
+        """Serve everything until the child has ended."""
+        while child.completed is None:
+            self.step()
+        return child.completed
+
+    def end_survivors(self, stamp: str) -> list[int]:
+        """End what a turn left behind; return what could not be ended."""
+        spare = {pid for pid, child in self._children.items() if child.code is None} if self._adopt else None
+        return end_survivors(stamp, self._pause_and_reap, spare=spare)[1]
+
+    def forget(self, child: Child) -> None:
+        """Drop a child that has ended."""
+        self._children.pop(child.popen.pid, None)
+
+    # --- what arrives ------------------------------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while heard := self._ear.recv(4096):
+                self._take(heard)
+
+    def _take(self, heard: bytes) -> None:
+        for number in heard:
+            if number not in {0, signal.SIGCHLD}:
+                self.signals.append(signal.Signals(number))
+                self.on_signal(signal.Signals(number))
+        if signal.SIGCHLD in heard:
+            self._reap()
+
+    def _reap(self) -> None:
+        for child in list(self._children.values()):
+            child.poll()
+        if self._adopt:
+            self._reap_orphans()
+
+    def _reap_orphans(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if ended.si_pid in self._children:
+                    return
+                os.waitpid(ended.si_pid, 0)
+
+    def _pause_and_reap(self, seconds: float) -> None:
+        self.pause(seconds)
+        if self._adopt:
+            self._reap_orphans()
+
+
+def _widen(descriptor: int) -> None:
+    """Give a pipe a megabyte, where the system allows it: fewer reads for an agent that floods."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _READ)

@@ -1,0 +1,113 @@
+"""Finding and ending what an agent left behind (agents.md, item 8).
+
+Agents start tool shells in sessions of their own, which a signal to the group misses. Two marks find them all the same:
+the turn's stamp in their environment, and, because the daemon is a subreaper, their place below this process.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator
+
+STAMP = "ORCH_TURN_STAMP"
+PATIENCE = 5.0
+"""Seconds until a process that survives SIGKILL (a hung disk) is reported instead of waited for."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> bool:
+    """Have orphans of our children become ours, so that none escapes; False where the system has no such thing."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+
+if sys.platform == "linux":
+
+    def _processes(mark: bytes) -> Iterator[tuple[int, int, bool]]:
+        """Yield (pid, parent, carries the mark) of every process that is not a zombie."""
+        for name in os.listdir("/proc"):  # noqa: PTH208 - this runs at every turn's end
+            if not name.isdigit():
+                continue
+            try:
+                with open(f"/proc/{name}/stat", "rb") as stream:  # noqa: PTH123
+                    state, parent = stream.read().rpartition(b")")[2].split()[:2]
+            except OSError:
+                continue
+            if state in {b"Z", b"X"}:
+                continue
+            try:
+                with open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
+                    marked = mark in stream.read().split(b"\0")
+            except OSError:
+                marked = False
+            yield int(name), int(parent), marked
+
+else:
+    import psutil
+
+    def _processes(mark: bytes) -> Iterator[tuple[int, int, bool]]:
+        """Yield (pid, parent, carries the mark) of every process that is not a zombie."""
+        key, _, value = mark.decode().partition("=")
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    yield process.pid, process.ppid(), process.environ().get(key) == value
+            except psutil.Error:
+                continue
+
+
+def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
+    """Return the living processes that carry `stamp`.
+
+    With `spare` (the children that this process means to keep) also every other descendant of this process.
+    """
+    own = os.getpid()
+    table = {pid: (parent, marked) for pid, parent, marked in _processes(f"{STAMP}={stamp}".encode())}
+
+    def below_us(pid: int) -> bool:
+        seen = set[int]()
+        while pid in table and pid not in seen:
+            seen.add(pid)
+            if spare is None or pid in spare:
+                return False
+            pid = table[pid][0]
+            if pid == own:
+                return not seen & set(spare)
+        return False
+
+    return [pid for pid, (_, marked) in table.items() if pid != own and (marked or below_us(pid))]
+
+
+def end_survivors(
+    stamp: str, pause: Callable[[float], object], *, spare: Collection[int] | None = None
+) -> tuple[int, list[int]]:
+    """SIGKILL the survivors until none is left.
+
+    Args:
+        stamp: the turn's stamp.
+        pause: waits that many seconds; called between looks.
+        spare: as for `survivors`.
+
+    Returns:
+        How many were ended, and which could not be.
+
+    """
+    ended = set[int]()
+    left = survivors(stamp, spare=spare)
+    wait = 0.001
+    waited = 0.0
+    while left and waited < PATIENCE:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        ended.update(left)
+        pause(wait)
+        waited += wait
+        wait = min(2 * wait, 0.1)
+        left = survivors(stamp, spare=spare)
+    return len(ended.difference(left)), left
