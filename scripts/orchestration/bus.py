@@ -1,0 +1,66 @@
+"""The bus: where turn truth lives, as a protocol and the values that it answers with (architecture.md, "Bus").
+
+Expected outcomes are values; only damage raises.
+"""
+
+from typing import NamedTuple, Protocol
+
+from orchestration.journal import Claim, HandOff
+from orchestration.state import State
+
+
+class View(NamedTuple):
+    """What the bus shows: the branch's tip and the state committed there."""
+
+    tip: str
+    state: State
+
+
+class Claimed(NamedTuple):
+    """The turn is ours."""
+
+
+class Lost(NamedTuple):
+    """The branch moved before our claim; look again."""
+
+
+class Landed(NamedTuple):
+    """The hand-off is on the branch."""
+
+
+class Moved(NamedTuple):
+    """Somebody committed meanwhile and left the state alone: hand off again, on `tip`."""
+
+    tip: str
+
+
+class Fenced(NamedTuple):
+    """The turn is no longer ours, because of `why`; nothing of ours was published."""
+
+    why: str
+
+
+class Bus(Protocol):
+    """One register that holds the state, moved by compare-and-swap."""
+
+    branch: str
+
+    def look(self) -> View:
+        """Read the state from the commit, never from the work tree.
+
+        Raises:
+            Refused: the state is damaged.
+
+        """
+
+    def claim(self, claim: Claim) -> Claimed | Lost:
+        """Take the turn if the branch still is where the claim was made."""
+
+    def state_at(self, commit: str) -> State:
+        """Read the state of a commit."""
+
+    def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
+        """Build the commit that turns `before` into `after`; nothing refers to it yet."""
+
+    def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
+        """Publish a hand-off; a second call after a crash changes nothing."""

@@ -1,0 +1,349 @@
+"""Git as a vocabulary: small verbs, one door (pre-commit's git.py is the model). Decisions live elsewhere.
+
+Every path is relative to the top of the work tree, as text with surrogate escapes for what is not UTF-8.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestration.environment import for_git, with_identity
+from orchestration.errors import OrchestrationError
+from orchestration.process import Completed, Loop, Request, Why
+
+TIMEOUT = 600.0
+_FLAGS = (
+    "-c", "gc.auto=0",
+    "-c", "maintenance.auto=false",
+    "-c", "submodule.recurse=0",
+    "-c", "core.fsmonitor=false",
+    "-c", "core.quotePath=false",
+    "-c", "i18n.commitEncoding=UTF-8",
+)  # fmt: skip
+_LOCK_PATIENCE = 10.0
+_OPERATIONS = {
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "BISECT_LOG": "bisect",
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase",
+    "sequencer": "cherry-pick",
+}
+
+
+class GitError(OrchestrationError):
+    """A git command failed: carries the command, its code and both streams."""
+
+    def __init__(self, done: Completed, *, code: str = "git-failed", remedy: str | None = None) -> None:
+        command = " ".join(["git", *done.argv[1 + len(_FLAGS) :]])
+        said = (done.stderr or done.stdout).decode(errors="replace").strip()
+        how = f"exit {done.code}" if done.why is Why.EXITED else f"{done.why} after {done.seconds:.0f} s"
+        super().__init__(f"`{command}` failed ({how}): {said}", code=code, remedy=remedy or "mend it and start again")
+        self.done = done
+
+
+class Change(NamedTuple):
+    """One path of a difference or an index: `mode` is "0" where it is gone, `new` where it was not there before."""
+
+    mode: str
+    oid: str
+    path: str
+    new: bool = False
+
+
+class Commit(NamedTuple):
+    """What a commit is made of; dates and identity are git's own."""
+
+    tree: str
+    parents: Sequence[str]
+    message: str
+
+
+class Dirt(NamedTuple):
+    """`git status`: where HEAD is, and what differs from it."""
+
+    head: str | None
+    branch: str | None
+    tracked: list[str]
+    untracked: list[str]
+
+
+class Git:
+    """The verbs, bound to one work tree.
+
+    Args:
+        loop: serves git's pipes and ends it when it stalls.
+        top: any folder of the work tree; verbs that name paths need its top.
+        environment: the environment to clean and use.
+
+    """
+
+    def __init__(self, loop: Loop, top: Path, environment: Mapping[str, str]) -> None:
+        self.loop = loop
+        self.top = top
+        self.environment = dict(environment)
+        self._env = for_git(environment)
+
+    # --- the door ----------------------------------------------------------------------------------------------------
+
+    def call(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
+        """Run git and return what happened, whatever it was.
+
+        Raises:
+            OrchestrationError: git is not installed (code `git-missing`).
+
+        """
+        environment = {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env
+        request = Request(argv=("git", *_FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=TIMEOUT)
+        try:
+            return self.loop.run(request)
+        except FileNotFoundError:
+            if not self.top.is_dir():
+                raise
+            raise OrchestrationError(
+                "git was not found", code="git-missing", remedy="install git 2.38 or newer"
+            ) from None
+
+    def ask(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> str:
+        """Run git and return its standard output without the final newline.
+
+        Raises:
+            GitError: it failed.
+
+        """
+        return os.fsdecode(self._checked(*args, stdin=stdin, index=index).stdout).rstrip("\n")
+
+    def _checked(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
+        deadline = self.loop.clock.monotonic() + _LOCK_PATIENCE
+        while True:
+            done = self.call(*args, stdin=stdin, index=index)
+            if done.code == 0:
+                return done
+            locked = b".lock': File exists" in done.stderr
+            if not locked or self.loop.clock.monotonic() > deadline:
+                raise _explained(done, locked=locked)
+            self.loop.pause(0.05)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def locate(self) -> tuple[Path, Path]:
+        """Return the top of the work tree and this work tree's own folder for our files in the git dir.
+
+        Raises:
+            GitError: not in a work tree, a bare repository, or one that git does not trust.
+
+        """
+        done = self.call("rev-parse", "--show-toplevel", "--git-path", "orchestration")
+        if done.code:
+            raise _not_a_work_tree(done)
+        top, own = os.fsdecode(done.stdout).rstrip("\n").split("\n")
+        return Path(top), (self.top / own).resolve()
+
+    def branch(self) -> str | None:
+        """Return the branch that HEAD names, None when it is detached."""
+        done = self.call("symbolic-ref", "-q", "--short", "HEAD")
+        return os.fsdecode(done.stdout).strip() if done.code == 0 else None
+
+    def resolve(self, name: str) -> str | None:
+        """Return the object id of a revision, None when there is none."""
+        done = self.call("rev-parse", "--verify", "-q", name)
+        return done.stdout.decode().strip() if done.code == 0 else None
+
+    def blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes of each `revision:path`, None where there is none."""
+        wanted = b"".join(os.fsencode(name) + b"\n" for name in names)
+        rest = self._checked("cat-file", "--batch", stdin=wanted).stdout
+        found: list[bytes | None] = []
+        for _ in names:
+            head, _, rest = rest.partition(b"\n")
+            words = head.split()
+            if len(words) != 3 or words[1] not in {b"blob", b"tree", b"commit", b"tag"}:  # noqa: PLR2004 - oid type size
+                found.append(None)
+                continue
+            found.append(rest[: int(words[2])] if words[1] == b"blob" else None)
+            rest = rest[int(words[2]) + 1 :]
+        return found
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Tell whether `new` contains `old`."""
+        return self.call("merge-base", "--is-ancestor", old, new).code == 0
+
+    def parents(self, commit: str) -> list[str]:
+        """Return the parents of a commit."""
+        return self.ask("rev-list", "-1", "--parents", commit).split()[1:]
+
+    def subjects(self, old: str, new: str) -> list[tuple[str, str]]:
+        """Return (short id, subject) of the commits in old..new, oldest first."""
+        lines = self.ask("log", "--reverse", "--format=%h %s", f"{old}..{new}").splitlines()
+        return [(head, tail) for head, _, tail in (line.partition(" ") for line in lines)]
+
+    def tracked(self, paths: Sequence[str]) -> list[str]:
+        """Return those of `paths` that HEAD has."""
+        if self.resolve("HEAD^{commit}") is None:
+            return []
+        return [
+            path for path in self.ask("ls-tree", "-r", "-z", "--name-only", "HEAD", "--", *paths).split("\0") if path
+        ]
+
+    def added_by(self, path: str) -> str | None:
+        """Return the commit that added a path last."""
+        return self.ask("log", "-1", "--diff-filter=A", "--format=%H", "HEAD", "--", path) or None
+
+    def last_subject(self, tip: str, path: str) -> str | None:
+        """Return short id, subject and age of the last commit that changed a path."""
+        return self.ask("log", "-1", "--format=%h %s (%cr)", tip, "--", path) or None
+
+    def shortstat(self, old: str, new: str) -> tuple[int, int, int]:
+        """Return (files, insertions, deletions) between two commits or trees."""
+        rows = self.ask("diff", "--numstat", "--no-renames", old, new).splitlines()
+        added, removed = (
+            sum(int(cell) for cell in (row.split("\t")[side] for row in rows) if cell != "-") for side in (0, 1)
+        )
+        return len(rows), added, removed
+
+    def difference(self, old: str, new: str) -> list[Change]:
+        """Return what differs from tree `old` in tree `new`, a rename as two paths."""
+        fields = self.ask("diff-tree", "-r", "-z", "--no-renames", "--full-index", old, new).split("\0")
+        changes: list[Change] = []
+        for meta, path in zip(fields[0:-1:2], fields[1::2], strict=True):
+            old_mode, new_mode, _, oid, _ = meta.removeprefix(":").split()
+            changes.append(Change("0" if new_mode == "000000" else new_mode, oid, path, new=old_mode == "000000"))
+        return changes
+
+    def sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """Return the size in bytes of each object."""
+        wanted = "".join(f"{oid}\n" for oid in oids)
+        rows = (
+            self.ask("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=wanted.encode()) if wanted else ""
+        )
+        return {oid: int(size) for oid, size in (row.split() for row in rows.splitlines()) if size.isdigit()}
+
+    def dirt(self) -> Dirt:
+        """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""
+        text = self.ask("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--no-renames")
+        head = branch = None
+        tracked: list[str] = []
+        untracked: list[str] = []
+        columns = {"1": 8, "u": 10}
+        for row in text.split("\0"):
+            kind = row[:1]
+            if row.startswith("# branch.oid "):
+                head = row.removeprefix("# branch.oid ")
+            elif row.startswith("# branch.head "):
+                branch = row.removeprefix("# branch.head ")
+            elif kind == "?":
+                untracked.append(row[2:])
+            elif kind in columns:
+                tracked.append(row.split(" ", columns[kind])[columns[kind]])
+        return Dirt(
+            None if head == "(initial)" else head, None if branch == "(detached)" else branch, tracked, untracked
+        )
+
+    def operation(self) -> str | None:
+        """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
+        asked = [word for name in _OPERATIONS for word in ("--git-path", name)]
+        paths = self.ask("rev-parse", *asked).splitlines()
+        found = (what for path, what in zip(paths, _OPERATIONS.values(), strict=True) if (self.top / path).exists())
+        return next(found, None)
+
+    def with_identity(self) -> "Git":
+        """Return these verbs for a machine on which git may not know who commits."""
+        if self.call("var", "GIT_COMMITTER_IDENT").code == 0 and self.call("var", "GIT_AUTHOR_IDENT").code == 0:
+            return self
+        return Git(self.loop, self.top, with_identity(self.environment))
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        """Return the refs below `prefix` with their object ids."""
+        rows = self.ask("for-each-ref", "--format=%(objectname) %(refname)", prefix).splitlines()
+        return {name: oid for oid, name in (row.split(" ", 1) for row in rows)}
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write_blob(self, data: bytes) -> str:
+        """Store bytes and return their object id."""
+        return self.ask("hash-object", "-w", "--stdin", stdin=data)
+
+    def tree_with(self, base: str | None, changes: Iterable[Change], scratch: Path) -> str:
+        """Return the tree of `base` (None: empty) with `changes` made, through a temporary index."""
+        with _temporary(scratch) as index:
+            if base:
+                self.ask("read-tree", base, index=index)
+            self._index_info(changes, index)
+            return self.ask("write-tree", index=index)
+
+    def tree_of_files(self, paths: Iterable[str], scratch: Path) -> str:
+        """Return the tree of the index with `paths` as they are in the work tree; the real index is only read.
+
+        Paths that git cannot read are left as the index has them.
+        """
+        real = self.top / self.ask("rev-parse", "--git-path", "index")
+        with _temporary(scratch) as index:
+            if real.exists():
+                shutil.copyfile(real, index)  # its stat data spares reading every file again
+            wanted = b"".join(os.fsencode(path) + b"\0" for path in paths)
+            add = ("add", "-A", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
+            done = self.call(*add, stdin=wanted, index=index)
+            if done.code not in {0, 1}:
+                raise GitError(done)
+            return self.ask("write-tree", index=index)
+
+    def commit_tree(self, commit: Commit) -> str:
+        """Make a commit object and return its id; no hook runs and it is not signed."""
+        parents = [word for parent in commit.parents for word in ("-p", parent)]
+        return self.ask("commit-tree", commit.tree, *parents, "-F", "-", stdin=commit.message.encode())
+
+    def update_ref(self, ref: str, new: str, old: str, why: str) -> bool:
+        """Compare-and-swap a ref; `old` may be "" for a ref that must not exist. False: it was not `old`."""
+        done = self.call("update-ref", "-m", why, "--create-reflog", ref, new, old)
+        if done.code == 0:
+            return True
+        if (self.resolve(ref) or "") == old:
+            raise _explained(done, locked=b".lock': File exists" in done.stderr)
+        return False
+
+    def delete_ref(self, ref: str, old: str) -> None:
+        """Delete a ref that still has the value `old`."""
+        self.ask("update-ref", "-d", ref, old)
+
+    def set_index(self, changes: Iterable[Change]) -> None:
+        """Give just these paths new entries in the person's index."""
+        self._index_info(changes, None)
+
+    def _index_info(self, changes: Iterable[Change], index: Path | None) -> None:
+        rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
+        if rows:
+            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows, index=index)
+
+
+@contextmanager
+def _temporary(scratch: Path) -> Iterator[Path]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    index = scratch / f"index.{os.getpid()}"
+    try:
+        index.unlink(missing_ok=True)
+        yield index
+    finally:
+        index.unlink(missing_ok=True)
+        index.with_suffix(f"{index.suffix}.lock").unlink(missing_ok=True)
+
+
+def _explained(done: Completed, *, locked: bool) -> GitError:
+    if not locked:
+        return GitError(done)
+    path = done.stderr.decode(errors="replace").partition("Unable to create '")[2].partition("'")[0]
+    return GitError(
+        done, code="git-locked", remedy=f"another git works here, or one has died; if none runs, remove {path}"
+    )
+
+
+def _not_a_work_tree(done: Completed) -> GitError:
+    if b"dubious ownership" in done.stderr:
+        line = next((line for line in done.stderr.decode().splitlines() if "safe.directory" in line), "")
+        return GitError(done, code="repository-ownership", remedy=line.strip())
+    if b"must be run in a work tree" in done.stderr:
+        return GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
+    return GitError(done, code="repository-missing", remedy="go to your project's folder, or make it one: `git init`")

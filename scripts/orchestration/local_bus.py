@@ -1,0 +1,143 @@
+"""The local bus: the register is the branch in this clone, moved by `update-ref` old→new (loop.md, "Words").
+
+A claim writes nothing here: the lock of the work tree and the journal hold it. A hand-off moves the branch first; then
+that one index entry and the file follow, so that the person's index and work tree are otherwise left alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestration import failpoints, files, state
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
+from orchestration.errors import Refused
+from orchestration.git import Change, Commit, Git
+from orchestration.journal import Claim, HandOff
+from orchestration.state import State
+from orchestration.workspace import Workspace
+
+REGULAR = "100644"
+
+
+class LocalBus:
+    """Turn truth in `refs/heads/<branch>` of this clone.
+
+    Args:
+        git: the verbs, at the top of the work tree.
+        workspace: where the state file and our scratch folder are.
+        branch: the working branch.
+        state_file: the state file's path in the project.
+
+    """
+
+    def __init__(self, git: Git, workspace: Workspace, branch: str, state_file: str) -> None:
+        self.branch = branch
+        self._git = git
+        self._scratch: Path = workspace.own
+        self._file = workspace.root / state_file
+        self._path = workspace.in_git(state_file)
+        self._ref = f"refs/heads/{branch}"
+
+    def look(self) -> View:
+        """Read tip and state; a state before its own parent's is refused.
+
+        Raises:
+            Refused: no commit yet, or the state is damaged.
+
+        """
+        tip = self._git.resolve(self._ref)
+        if tip is None:
+            raise Refused(
+                f"the branch {self.branch} has no commit", code="state-missing", remedy="`orchestrator init` makes one"
+            )
+        data, parent = self._git.blobs([f"{tip}:{self._path}", f"{tip}^:{self._path}"])
+        if data is None and self._file.exists():
+            raise Refused(
+                f"{self._path} is not committed on {self.branch}",
+                code="state-not-committed",
+                remedy="`orchestrator init` commits what it wrote; or `git add` it with its prompts, and commit",
+            )
+        now = self._parse(data)
+        if parent is not None and parent != data:
+            try:
+                older = state.parse(parent)
+            except Refused:
+                return View(tip, now)  # a person has just mended it
+            with self._naming_the_file():
+                state.check_forward(now, epoch=older.epoch, iteration=older.iteration)
+        return View(tip, now)
+
+    def claim(self, claim: Claim) -> Claimed | Lost:
+        """Take the turn if the branch still is at the claim's base."""
+        return Claimed() if self._git.resolve(self._ref) == claim.base else Lost()
+
+    def state_at(self, commit: str) -> State:
+        """Read the state of a commit.
+
+        Raises:
+            Refused: it is damaged.
+
+        """
+        return self._parse(self._git.blobs([f"{commit}:{self._path}"])[0])
+
+    def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
+        """Build the state commit on `parent` through a temporary index."""
+        blob = self._git.write_blob(state.encode(after))
+        tree = self._git.tree_with(parent, [Change(REGULAR, blob, self._path)], self._scratch)
+        commit = self._git.commit_tree(Commit(tree, [parent], state.message(before, after, operator=operator)))
+        return HandOff(commit, parent, blob)
+
+    def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
+        """Move the branch from `parent` to `commit`, then refresh the state's index entry and file."""
+        tip = self._git.resolve(self._ref) or ""
+        if tip == hand_off.parent:
+            failpoints.hit("settle.before_ref")
+            subject = f"orchestrator: {hand_off.commit}"
+            if self._git.update_ref(self._ref, hand_off.commit, hand_off.parent, subject):
+                tip = hand_off.commit
+            else:
+                tip = self._git.resolve(self._ref) or ""
+        if tip == hand_off.commit or (tip and self._git.is_ancestor(hand_off.commit, tip)):
+            failpoints.hit("settle.after_ref")
+            self._refresh(tip)
+            return Landed()
+        return self._moved(hand_off, tip)
+
+    def _moved(self, hand_off: HandOff, tip: str) -> Moved | Fenced:
+        if not tip:
+            return Fenced(f"the branch {self.branch} was deleted")
+        if not self._git.is_ancestor(hand_off.parent, tip):
+            return Fenced(f"the branch {self.branch} was moved to {tip[:10]}, which lacks the turn's commits")
+        mine, theirs = self._git.blobs([f"{hand_off.parent}:{self._path}", f"{tip}:{self._path}"])
+        if mine != theirs:
+            return Fenced(f"the state was changed by {tip[:10]}")
+        return Moved(tip)
+
+    def _refresh(self, tip: str) -> None:
+        """Give index and work tree the state of `tip`, where this work tree has the branch checked out."""
+        if self._git.branch() != self.branch:
+            return
+        data = self._git.blobs([f"{tip}:{self._path}"])[0]
+        blob = self._git.resolve(f"{tip}:{self._path}")
+        if data is None or blob is None:
+            return
+        self._git.set_index([Change(REGULAR, blob, self._path)])
+        failpoints.hit("settle.after_index")
+        if not self._file.is_file() or self._file.is_symlink() or self._file.read_bytes() != data:
+            files.replace(self._file, data)
+        failpoints.hit("settle.after_file")
+
+    def _parse(self, data: bytes | None) -> State:
+        with self._naming_the_file():
+            return state.parse(data)
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as error:
+            raise Refused(
+                f"{self._path} on {self.branch}: {error.message}",
+                code=error.code,
+                remedy=error.remedy.replace("{path}", self._path),
+            ) from None
