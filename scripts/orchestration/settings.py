@@ -1,0 +1,151 @@
+"""Every option of the tool, declared once: type, default, flag and help (architecture.md, "Options").
+
+The command line, the environment names, orchestration.yaml and its messages are all made from these fields.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, field
+
+from orchestration.router import Mode
+
+
+class Opt(msgspec.Struct, frozen=True):
+    """What makes a field an option of `orchestrator run`: its flag and its help."""
+
+    flag: str
+    help: str
+
+
+class Leftovers(StrEnum):
+    """What happens to files that an actor left uncommitted and that no rule allows."""
+
+    COMMIT = "commit"
+    FAIL = "fail"
+    KEEP = "keep"
+
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+MiB = Annotated[float, Meta(gt=0)]
+
+
+class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`router:` in orchestration.yaml."""
+
+    enabled: Annotated[bool, Opt("--use-router/--no-router", "Route prompts, or run each actor's own.")] = True
+    mode: Annotated[
+        Mode, Opt("--router-mode", "router_default, router_first or router_only: how the override is used.")
+    ] = Mode.DEFAULT
+    prompt: Annotated[str | None, Opt("--router-prompt", "Prompt whose answer names galph's prompt.")] = None
+    review_every_n: Annotated[
+        Count, Opt("--router-review-every-n", "Galph reviews in every n-th iteration; 0 never.")
+    ] = 0
+    allowlist: Annotated[list[str], Opt("--router-allowlist", "Prompts that may run at all (comma-separated).")] = (
+        field(default_factory=list)
+    )
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`agent:` in orchestration.yaml: who runs which prompt."""
+
+    default: Annotated[
+        str | None, Opt("--agent", "Agent of both actors: `checklist`, a name under agents:, or any executable.")
+    ] = None
+    roles: Annotated[dict[str, str], Opt("--agent-role", "Agent by actor: galph=NAME,ralph=NAME.")] = field(
+        default_factory=dict
+    )
+    prompts: Annotated[dict[str, str], Opt("--agent-prompt", "Agent by prompt: reviewer.md=NAME.")] = field(
+        default_factory=dict
+    )
+
+
+class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """`agents.NAME:` in orchestration.yaml: a command line that reads the prompt on standard input."""
+
+    command: list[str]
+    timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
+    stop: list[str] = field(default_factory=lambda: ["TERM 8", "KILL"])
+
+
+class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`actors.galph:` and `actors.ralph:`."""
+
+    leftovers: Leftovers = Leftovers.COMMIT
+    timeout: Seconds | None = None
+
+
+class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`actors:`; the supervisor must not write code, so galph's leftovers fail the turn."""
+
+    galph: ActorSettings = field(default_factory=lambda: ActorSettings(leftovers=Leftovers.FAIL))
+    ralph: ActorSettings = field(default_factory=ActorSettings)
+
+
+class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`sync:`: where the turn lives and how long to wait for it."""
+
+    branch: Annotated[str | None, Opt("--branch", "Refuse to run on any other branch.")] = None
+    poll_interval: Annotated[
+        Seconds, Opt("--poll-interval", "Seconds between looks while waiting, where no file event can wake.")
+    ] = 5.0
+    max_wait: Annotated[
+        Seconds | None, Opt("--max-wait-sec", "Give up waiting after that many seconds (exit 6); never cuts a turn.")
+    ] = None
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`limits:`."""
+
+    iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.")] = 20
+    turn_timeout: Seconds = 7200.0
+    interrupted_reruns: Count = 2
+    snapshot_file: MiB = 100.0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """orchestration.yaml; paths are relative to its folder."""
+
+    prompts_dir: str = "prompts"
+    supervisor_prompt: Annotated[str, Opt("--prompt-supervisor", "Galph's own prompt.")] = "supervisor.md"
+    main_prompt: Annotated[str, Opt("--prompt-main", "Ralph's own prompt.")] = "main.md"
+    reviewer_prompt: Annotated[str, Opt("--prompt-reviewer", "The review's prompt.")] = "reviewer.md"
+    state_file: Annotated[str, Opt("--state-file", "Where the turn lives.")] = "sync/state.json"
+    logs_dir: Annotated[str, Opt("--logdir", "Where runs are recorded.")] = "logs"
+    tmp_dir: str = "tmp"
+    input_file: str = "input.md"
+    doc_whitelist: list[str] = field(
+        default_factory=lambda: [
+            "input.md",
+            "galph_memory.md",
+            "user_input.md",
+            "docs/fix_plan.md",
+            "plans/**/*.md",
+            "prompts/**/*.md",
+            ".gitignore",
+            ".gitmodules",
+            ".gitattributes",
+        ]
+    )
+    report_path_globs: list[str] = field(default_factory=lambda: ["plans/active/**/reports/**", "reports/**"])
+    report_extensions: list[str] = field(
+        default_factory=lambda: [".md", ".txt", ".log", ".json", ".csv", ".png", ".svg", ".html"]
+    )
+    tracked_output_globs: list[str] = field(default_factory=list)
+    tracked_output_extensions: list[str] = field(default_factory=list)
+    router: RouterSettings = field(default_factory=RouterSettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    agents: dict[str, AgentDefinition] = field(default_factory=dict)
+    actors: ActorsSettings = field(default_factory=ActorsSettings)
+    sync: SyncSettings = field(default_factory=SyncSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+IGNORED = {
+    "spec_bootstrap": "the ancestor's bootstrap is not part of this tool",
+    "findings_file": "agents find it through their prompts",
+}
+"""Keys of the ancestor's file that are accepted and have no effect, and why."""
