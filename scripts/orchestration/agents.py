@@ -1,0 +1,116 @@
+"""Which agent runs a turn, and its command line: a pure choice (configuration, actor, prompt → argv, never a shell)."""
+
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from orchestration.config import routes
+from orchestration.errors import UsageError
+from orchestration.process import LADDER, Rung
+from orchestration.router import normalise
+from orchestration.settings import AgentDefinition, Config
+from orchestration.state import Actor
+
+CHECKLIST = "checklist"
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """A command line that reads the prompt on standard input; exit 0 is success."""
+
+    name: str
+    argv: list[str]
+    timeout: float | None
+    idle_timeout: float | None
+    ladder: Sequence[Rung]
+
+
+def _name(config: Config, actor: Actor, prompt: str) -> str:
+    by_prompt = {normalise(name, config.prompts_dir): agent for name, agent in config.agent.prompts.items()}
+    name = by_prompt.get(prompt) or config.agent.roles.get(actor) or config.agent.default
+    if name is None:
+        choices = [CHECKLIST, *config.agents, "any executable that reads a prompt on standard input"]
+        raise UsageError(
+            f"no agent is configured for {actor}",
+            code="agent-missing",
+            remedy=f"give --agent or set `agent.default`: {', '.join(choices)}",
+        )
+    return name
+
+
+def _ladder(words: Sequence[str], name: str) -> list[Rung]:
+    rungs: list[Rung] = []
+    for word in words:
+        number, _, grace = word.partition(" ")
+        try:
+            rungs.append((signal.Signals[f"SIG{number.removeprefix('SIG')}"], float(grace or 0)))
+        except (KeyError, ValueError):
+            raise UsageError(
+                f"`agents.{name}.stop` holds {word!r}",
+                code="config-bad-value",
+                remedy='each entry is a signal and the seconds until the next: ["INT 8", "TERM 4", "KILL"]',
+            ) from None
+    return [*rungs, (signal.SIGKILL, 0.0)] if signal.SIGKILL not in dict(rungs) else rungs
+
+
+def _executable(word: str, root: Path, path: str | None) -> str:
+    found = shutil.which(str(root / word) if "/" in word else word, path=path)
+    if found is None:
+        there = (root / word).is_file() if "/" in word else False
+        raise UsageError(
+            f"the agent {word!r} {'is not executable' if there else 'was not found'}",
+            code="agent-not-found",
+            remedy=f"chmod +x {word}"
+            if there
+            else f"use `{CHECKLIST}`, a name under `agents:`, or an executable's path",
+        )
+    return found
+
+
+def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: Mapping[str, str]) -> Agent:
+    """Return the agent of one turn.
+
+    Args:
+        config: its `agent` maps decide: prompt, then role, then default.
+        actor: whose turn it is.
+        prompt: the normalised prompt name.
+        root: what a relative executable is relative to.
+        environment: its PATH finds the executable.
+
+    Raises:
+        UsageError: none is configured, or its executable cannot be started.
+
+    """
+    name = _name(config, actor, prompt)
+    limit = getattr(config.actors, actor).timeout or config.limits.turn_timeout
+    if name == CHECKLIST and name not in config.agents:
+        door = Path(__file__).with_name("orchestrator.py")
+        argv = [sys.executable, str(door), CHECKLIST]
+        return Agent(name=name, argv=argv, timeout=limit, idle_timeout=None, ladder=LADDER)
+    made = config.agents.get(name, AgentDefinition(command=[name]))
+    return Agent(
+        name=name if name in config.agents else Path(name).name,
+        argv=[_executable(made.command[0], root, environment.get("PATH")), *made.command[1:]],
+        timeout=made.timeout or limit,
+        idle_timeout=made.idle_timeout,
+        ladder=_ladder(made.stop, name),
+    )
+
+
+def all_of(config: Config, root: Path, environment: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the argv of every configured prompt's agent, so that a missing one is found before the first turn.
+
+    Raises:
+        UsageError: as `choose`.
+
+    """
+    names = routes(config)
+    jobs = [(Actor.GALPH, names.own(Actor.GALPH)), (Actor.RALPH, names.own(Actor.RALPH))]
+    if names.enabled and names.review_every_n:
+        jobs.append((Actor.GALPH, names.reviewer))
+    if names.enabled and names.router:
+        jobs.append((Actor.GALPH, names.router))
+    return {f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv for actor, prompt in jobs}

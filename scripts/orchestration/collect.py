@@ -1,0 +1,183 @@
+"""What an actor left uncommitted: which of it may be committed, and how its bytes are kept (loop.md, "A turn").
+
+Everything is a difference of trees: the work tree at the claim, HEAD after the agent, the work tree now.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from pathspec import GitIgnoreSpec
+
+from orchestration import failpoints
+from orchestration.git import Change, Commit, Dirt, Git
+from orchestration.journal import Claim, Turn
+from orchestration.settings import Config
+from orchestration.workspace import Workspace
+
+MIB = 1 << 20
+
+
+class Sorted(NamedTuple):
+    """The leftovers of a turn: allowed by a rule, and the rest."""
+
+    allowed: list[Change]
+    rest: list[Change]
+
+
+class Rules:
+    """The configuration's rules about leftovers, applied to git paths.
+
+    Args:
+        config: whitelist, globs, extensions.
+        workspace: maps project paths to git paths.
+
+    """
+
+    def __init__(self, config: Config, workspace: Workspace) -> None:
+        self._config = config
+        self._prefix = workspace.in_git(".")
+        self._own = {workspace.in_git(config.state_file)}
+        self._folders = [workspace.in_git(config.logs_dir) + "/", workspace.in_git(config.tmp_dir) + "/"]
+        self._docs = self._globs(config.doc_whitelist)
+        self._reports = self._globs(config.report_path_globs)
+        self._outputs = self._globs(config.tracked_output_globs)
+
+    def ours(self, path: str) -> bool:
+        """Tell whether a path is the tool's: the state file, logs, tmp; never a leftover."""
+        return path in self._own or any(path.startswith(folder) for folder in self._folders)
+
+    def sort(self, changes: Sequence[Change], sizes: dict[str, int]) -> Sorted:
+        """Split leftovers into what a rule allows and the rest; over a size cap is not allowed."""
+        budget = {"report": 20 * MIB, "output": 100 * MIB}
+        result = Sorted([], [])
+        for change in changes:
+            size = sizes.get(change.oid, 0)
+            kind, cap = self._kind(change.path, tracked=not change.new)
+            fits = size <= cap and size <= budget.get(kind, size)
+            if kind in budget and fits:
+                budget[kind] -= size
+            (result.allowed if kind and fits else result.rest).append(change)
+        return result
+
+    def _kind(self, path: str, *, tracked: bool) -> tuple[str, int]:
+        inside = self._inside(path)
+        if inside is None:
+            return "", 0
+        suffix = PurePosixPath(inside).suffix.lower()
+        extensions = self._config.tracked_output_extensions
+        if self._docs.match_file(inside):
+            return "doc", 1 * MIB
+        if suffix in self._config.report_extensions and self._reports.match_file(inside):
+            return "report", 5 * MIB
+        if tracked and self._outputs.match_file(inside) and (not extensions or suffix in extensions):
+            return "output", 32 * MIB
+        return "", 0
+
+    def _inside(self, path: str) -> str | None:
+        """Return a git path relative to the project, None outside of it."""
+        if self._prefix == ".":
+            return path
+        return path.removeprefix(f"{self._prefix}/") if path.startswith(f"{self._prefix}/") else None
+
+    @staticmethod
+    def _globs(patterns: Iterable[str]) -> GitIgnoreSpec:
+        """Anchor the globs at the project: `input.md` is that one file, not any of that name."""
+        return GitIgnoreSpec.from_lines(p if p.startswith(("/", "**")) else f"/{p}" for p in patterns)
+
+
+class Collector:
+    """Snapshots, leftovers and rescue refs of one work tree."""
+
+    def __init__(self, git: Git, workspace: Workspace, config: Config) -> None:
+        self.rules = Rules(config, workspace)
+        self._git = git
+        self._workspace = workspace
+        self._cap = int(config.limits.snapshot_file * MIB)
+
+    def snapshot(self, dirt: Dirt) -> str:
+        """Return a tree of the work tree as it is: HEAD, changed tracked files, untracked ones that are not ignored.
+
+        A file over `limits.snapshot_file` and a nested repository stay where they are.
+        """
+        paths = [path for path in [*dirt.tracked, *dirt.untracked] if not self.rules.ours(path) and self._fits(path)]
+        if not paths:
+            return self._git.ask("rev-parse", f"{dirt.head}^{{tree}}")
+        return self._git.tree_of_files(paths, self._workspace.own)
+
+    def _fits(self, path: str) -> bool:
+        if path.endswith("/"):
+            return False
+        try:
+            return (self._workspace.top / path).lstat().st_size <= self._cap
+        except OSError:  # deleted: the deletion itself is the change
+            return True
+
+    def leftovers(self, before: str, head: str, now: str) -> list[Change]:
+        """Return what the turn changed and did not commit.
+
+        A path that is still as it was at the claim is the person's, whatever HEAD says.
+        """
+        moved = {change.path for change in self._git.difference(before, now)} if before != now else set[str]()
+        changes = self._git.difference(f"{head}^{{tree}}", now)
+        return [change for change in changes if change.path in moved and not self.rules.ours(change.path)]
+
+    def sort(self, changes: Sequence[Change]) -> Sorted:
+        """Apply the rules to leftovers."""
+        sizes = self._git.sizes(change.oid for change in changes if change.mode not in {"0", "160000"})
+        return self.rules.sort(changes, sizes)
+
+    def commit(self, branch: str, head: str, changes: Sequence[Change], message: str) -> str:
+        """Commit just these paths on `head`: index entries, then the branch; no hook runs.
+
+        Between the two a crash leaves them staged, and the next start commits them again.
+        """
+        tree = self._git.tree_with(head, changes, self._workspace.own)
+        commit = self._git.commit_tree(Commit(tree, [head], message))
+        failpoints.hit("collect.before_index")
+        self._git.set_index(changes)
+        failpoints.hit("collect.before_ref")
+        moved = self._git.update_ref(f"refs/heads/{branch}", commit, head, "orchestrator: leftovers")
+        failpoints.hit("collect.after_ref")
+        return commit if moved else head
+
+    def rescue(self, claim: Claim, tree: str, parent: str, why: str) -> str:
+        """Keep a tree, and the commits below `parent`, under a rescue ref of this claim; return the ref.
+
+        The same bytes are kept once.
+        """
+        prefix = _prefix(claim)
+        have = self._git.refs(prefix)
+        for ref, oid in have.items():
+            if self._git.ask("rev-parse", f"{oid}^{{tree}}", f"{oid}^").split() == [tree, parent]:
+                return ref
+        commit = self._git.commit_tree(Commit(tree, [parent], f"rescue: {why}\n"))
+        ref = f"{prefix}/{1 + max((int(ref.rpartition('/')[2]) for ref in have), default=0)}"
+        failpoints.hit("rescue.before_ref")
+        self._git.update_ref(ref, commit, "", f"rescue: {why}")
+        failpoints.hit("rescue.after_ref")
+        return ref
+
+    def rescued(self, claim: Claim) -> list[str]:
+        """Return the rescue refs of a claim, oldest first."""
+        return sorted(self._git.refs(_prefix(claim)), key=lambda ref: int(ref.rpartition("/")[2]))
+
+    def drop(self, ref: str) -> None:
+        """Delete a rescue ref whose bytes are safe elsewhere."""
+        old = self._git.resolve(ref)
+        if old:
+            self._git.delete_ref(ref, old)
+
+
+def _prefix(claim: Claim) -> str:
+    return f"refs/rescue/{claim.branch}/{claim.actor}/{claim.token.epoch}-{claim.token.nonce}"
+
+
+def subject(turn: Turn, prompt: str, changes: Sequence[Change]) -> str:
+    """Return the subject of a commit of leftovers, with the paths in its body."""
+    who = "SUPERVISOR" if turn.claim.actor == "galph" else "RALPH"
+    names = [change.path.encode(errors="replace").decode() for change in changes]
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")  # noqa: PLR2004
+    plural = "file" if len(names) == 1 else "files"
+    head = f"{who} AUTO (prompt={prompt}) (iter={turn.claim.iteration:05d}): {len(names)} {plural}: {some}"
+    return head + "\n\n" + "".join(f"{name}\n" for name in names)

@@ -1,0 +1,75 @@
+"""What happens, as one typed union: the log, the terminal and `--json` all read these, and nothing else is written."""
+
+import msgspec
+
+from orchestration.state import Actor
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Something that happened at `at` (ISO 8601 UTC)."""
+
+    at: str = ""
+
+
+class RunStarted(Event, frozen=True, kw_only=True, tag="run-started"):
+    """A daemon begins."""
+
+    version: str
+    branch: str
+    agents: dict[str, list[str]]
+    iterations: int
+
+
+class TurnStarted(Event, frozen=True, kw_only=True, tag="turn-started"):
+    """An agent is about to run."""
+
+    iteration: int
+    actor: Actor
+    prompt: str
+    reason: str
+    agent: str
+    log: str
+
+
+class TurnEnded(Event, frozen=True, kw_only=True, tag="turn-ended"):
+    """A turn is handed off, or stamped as failed; `seconds` is the agent's time."""
+
+    iteration: int
+    actor: Actor
+    prompt: str | None
+    ok: bool
+    reason: str | None
+    seconds: float
+    exit_code: int | None
+    commits: list[str]
+    files: int
+    insertions: int
+    deletions: int
+    commit: str
+
+
+class Notice(Event, frozen=True, kw_only=True, tag="notice"):
+    """Something a person should know: `level` is info or warning, `code` a stable name."""
+
+    level: str = "info"
+    code: str
+    text: str
+
+
+class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
+    """Nothing can be done now, and why."""
+
+    why: str
+
+
+class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
+    """A daemon stops: its exit code, why, and how many turns it ran."""
+
+    exit_code: int
+    code: str
+    reason: str
+    remedy: str
+    turns: int
+
+
+AnyEvent = RunStarted | TurnStarted | TurnEnded | Notice | Waiting | RunEnded

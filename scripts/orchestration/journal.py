@@ -1,0 +1,237 @@
+"""The journal: where one turn stands, as a tagged union (architecture.md, "One table of steps").
+
+It is written before the thing that it names is relied on, and read once, at the start.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from orchestration import failpoints, files
+from orchestration.errors import Refused
+from orchestration.router import Decision
+from orchestration.state import Actor, Failure, Token
+
+SCHEMA = 1
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who owns which turn: made before anything else happens.
+
+    `base` is the commit that the turn begins on, `claimed_at` ISO 8601.
+    """
+
+    actor: Actor
+    iteration: int
+    token: Token
+    branch: str
+    base: str
+    claimed_at: str
+
+    @property
+    def stamp(self) -> str:
+        """What every process of this turn carries in its environment."""
+        return self.token.nonce
+
+    @property
+    def name(self) -> str:
+        """What a message calls this turn."""
+        return f"{self.actor}'s turn of iteration {self.iteration}"
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A claimed turn.
+
+    `before` is the tree of the work tree at the claim, `pin` the ref that keeps it where it differs from the base,
+    `reruns` counts unclean deaths.
+    """
+
+    claim: Claim
+    before: str
+    pin: str | None = None
+    reruns: int = 0
+    interrupted: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a message calls this turn."""
+        return self.claim.name
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How the agent's run ended; `failure` is None on success."""
+
+    failure: Failure | None = None
+    exit_code: int | None = None
+    seconds: float = 0.0
+    message: str = ""
+
+
+class HandOff(msgspec.Struct, frozen=True):
+    """A state commit that is built and not yet on the branch: `commit` on `parent`, its state file is `blob`."""
+
+    commit: str
+    parent: str
+    blob: str
+
+
+class Carry(msgspec.Struct, frozen=True):
+    """What a turn left in the work tree, and is no surprise at the next start.
+
+    `retry` of the same turn goes on from `before`; a path that is still as in the tree `kept` is nobody's mistake.
+    """
+
+    actor: Actor
+    iteration: int
+    before: str
+    kept: str
+
+    def is_for(self, actor: Actor, iteration: int) -> bool:
+        """Tell whether this is the same turn, to be tried again."""
+        return (self.actor, self.iteration) == (actor, iteration)
+
+
+class Idle(msgspec.Struct, frozen=True, tag="idle"):
+    """Between turns; the highest epoch and iteration that this clone has seen."""
+
+    epoch: int = 0
+    iteration: int = 0
+    carry: Carry | None = None
+
+
+class Claiming(msgspec.Struct, frozen=True, tag="claiming"):
+    """A claim is made and perhaps not yet known to the bus."""
+
+    claim: Claim
+    carry: Carry | None = None
+
+
+class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
+    """The turn is ours."""
+
+    turn: Turn
+
+
+class Routed(msgspec.Struct, frozen=True, tag="routed"):
+    """The prompt is chosen; durable because a router override is a paid agent run."""
+
+    turn: Turn
+    decision: Decision
+
+
+class Running(msgspec.Struct, frozen=True, tag="running"):
+    """The agent runs, started by `process` (a random name of one daemon process) in the boot `boot_id`."""
+
+    turn: Turn
+    decision: Decision
+    process: str
+    boot_id: str
+    started_at: str
+
+
+class Ran(msgspec.Struct, frozen=True, tag="ran"):
+    """The agent has ended, no process of it is left, and it will not run again for this claim."""
+
+    turn: Turn
+    decision: Decision | None
+    outcome: Outcome
+
+
+class Checked(msgspec.Struct, frozen=True, tag="checked"):
+    """The work is judged and committed up to `work_head`; `left` is the tree with what was not committed."""
+
+    turn: Turn
+    decision: Decision | None
+    outcome: Outcome
+    work_head: str
+    left: str
+    failure: Failure | None = None
+    exit_reason: str | None = None
+    unpin: bool = False
+
+
+class Stamped(msgspec.Struct, frozen=True, tag="stamped"):
+    """The hand-off is built."""
+
+    checked: Checked
+    hand_off: HandOff
+
+
+class Posted(msgspec.Struct, frozen=True, tag="posted"):
+    """An operator's commit is built; `then` follows, or `before` if it cannot land."""
+
+    hand_off: HandOff
+    before: Idle
+    then: Idle
+
+
+Entry = Idle | Claiming | Claimed | Routed | Running | Ran | Checked | Stamped | Posted
+
+
+def claim_of(entry: Entry) -> Claim | None:
+    """Return the claim of a turn in progress."""
+    if isinstance(entry, Claiming):
+        return entry.claim
+    if isinstance(entry, Idle | Posted):
+        return None
+    return entry.checked.turn.claim if isinstance(entry, Stamped) else entry.turn.claim
+
+
+class _File(msgspec.Struct, frozen=True):
+    schema: int
+    entry: Entry
+
+
+class Journal:
+    """The file that holds one entry."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Entry:
+        """Return the entry; a missing file is `Idle`.
+
+        Raises:
+            Refused: the file cannot be understood.
+
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return Idle()
+        try:
+            return msgspec.json.decode(data, type=_File).entry
+        except msgspec.DecodeError as error:
+            raise Refused(
+                f"{self.path}: the journal cannot be read: {error}",
+                code="journal-unreadable",
+                remedy=f"look at `git log` and `git status`, then: mv {self.path} {self.path}.bad",
+            ) from None
+
+    def between_turns(self) -> Idle | Posted:
+        """Return the entry where no turn is in progress.
+
+        Raises:
+            Refused: one is (code `turn-open`).
+
+        """
+        entry = self.read()
+        if isinstance(entry, Idle | Posted):
+            return entry
+        claim = claim_of(entry)
+        raise Refused(
+            f"{claim.name if claim else 'a turn'} is in progress here",
+            code="turn-open",
+            remedy="let it end: `orchestrator run --once`",
+        )
+
+    def write(self, entry: Entry) -> None:
+        """Replace the entry durably.
+
+        Raises:
+            OSError: the old entry is then still there.
+
+        """
+        failpoints.hit("journal.before_write")
+        files.replace(self.path, msgspec.json.encode(_File(SCHEMA, entry)) + b"\n")
+        failpoints.hit("journal.after_write")

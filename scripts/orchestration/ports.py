@@ -1,0 +1,55 @@
+"""What a turn touches outside itself, and what a step may answer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from orchestration.bus import Bus
+from orchestration.clock import Clock
+from orchestration.collect import Collector
+from orchestration.errors import ExitCode
+from orchestration.events import AnyEvent, Notice
+from orchestration.git import Git
+from orchestration.journal import Entry, Journal
+from orchestration.reports import Reports
+from orchestration.router import Routes
+from orchestration.runner import Runner
+from orchestration.settings import Config
+from orchestration.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """Everything outside that a turn touches, built in one place; `process` names this daemon process."""
+
+    bus: Bus
+    git: Git
+    runner: Runner
+    journal: Journal
+    collector: Collector
+    reports: Reports
+    clock: Clock
+    emit: Callable[[AnyEvent], None]
+    config: Config
+    routes: Routes
+    workspace: Workspace
+    environment: Mapping[str, str]
+    holder: str
+    process: str
+    boot_id: str
+
+    def tell(self, code: str, text: str) -> None:
+        """Emit a warning that a person should see."""
+        self.emit(Notice(level="warning", code=code, text=text))
+
+
+class Halt(NamedTuple):
+    """The daemon must stop here: exit code, stable name, why, and what to do."""
+
+    exit_code: ExitCode
+    code: str
+    reason: str
+    remedy: str = ""
+
+
+Step = Entry | Halt

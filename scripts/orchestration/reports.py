@@ -1,0 +1,188 @@
+"""A run's folder: raw logs, turn records, events, summary (loop.md, "Logs"). A full disk costs logs, never the turn."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import msgspec
+
+from orchestration import files
+from orchestration.clock import folder_stamp
+from orchestration.events import AnyEvent, TurnEnded
+from orchestration.state import Actor
+
+CAP = 1 << 30
+"""Bytes of a raw log; above it the head and the tail are kept."""
+
+
+class RawLog:
+    """An agent's output as it came; above `cap` bytes the first half and at least the last quarter are kept."""
+
+    def __init__(self, path: Path, trouble: Callable[[OSError], None], cap: int = CAP) -> None:
+        self._path = path
+        self._trouble = trouble
+        self._cap = cap
+        self._written = 0
+        self._dropped = 0
+        self._head: BinaryIO | None = None
+        self._tail: list[Path] = []
+        self._segment: BinaryIO | None = None
+        self._segment_size = 0
+        with self._forgiving():
+            self._head = path.open("ab", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Append; on a disk error the log ends here and the turn goes on."""
+        with self._forgiving():
+            room = max(0, self._cap // 2 - self._written)
+            if self._head and data[:room]:
+                self._head.write(data[:room])
+            self._written += len(data)
+            if self._head and data[room:]:
+                self._write_tail(data[room:])
+
+    def close(self) -> None:
+        """Put head and tail together and say what is missing between them."""
+        with self._forgiving():
+            if self._segment:
+                self._segment.close()
+            if self._head and self._dropped:
+                self._head.write(f"\n[... {self._dropped:,} bytes left out here ...]\n".encode())
+            for segment in self._tail:
+                if self._head:
+                    with segment.open("rb") as stream:
+                        while block := stream.read(1 << 20):
+                            self._head.write(block)
+        for segment in self._tail:
+            segment.unlink(missing_ok=True)
+        if self._head:
+            self._head.close()
+
+    def _write_tail(self, data: bytes) -> None:
+        """Write to the newer of two segments of a quarter each; when it is full the older one is dropped."""
+        if self._segment is None or self._segment_size >= self._cap // 4:
+            if self._segment:
+                self._segment.close()
+            if len(self._tail) > 1:
+                oldest = self._tail.pop(0)
+                self._dropped += oldest.stat().st_size
+                oldest.unlink()
+            self._tail.append(self._path.with_suffix(f".tail{self._written}"))
+            self._segment = self._tail[-1].open("wb", buffering=0)
+            self._segment_size = 0
+        self._segment.write(data)
+        self._segment_size += len(data)
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._head = None
+            self._trouble(error)
+
+
+class Reports:
+    """The folder `<logs>/<branch>/<stamp>/`, made when the first turn begins.
+
+    Args:
+        logs: the logs folder.
+        branch: its `/` become `-`.
+        now: the time that names the folder.
+        run: what `run.json` says.
+        trouble: told once when the disk refuses; logging then stops and the loop goes on.
+
+    """
+
+    def __init__(
+        self, logs: Path, branch: str, now: datetime, run: dict[str, Any], trouble: Callable[[str], None]
+    ) -> None:
+        self.folder = logs / branch.replace("/", "-") / folder_stamp(now)
+        self._run = run
+        self._tell = trouble
+        self._broken = False
+        self._made = False
+        self._waiting: list[AnyEvent] = []
+        self._ended: list[TurnEnded] = []
+
+    def begin_turn(self, iteration: int, actor: Actor, prompt: str) -> Path:
+        """Make the folder if need be, and return the path of this turn's files without a suffix."""
+        if not self._made:
+            self._make()
+        name = PurePosixPath(prompt).with_suffix("").as_posix().replace("/", "-")
+        return self.folder / f"iter-{iteration:05d}_{actor}_{name}"
+
+    def open_log(self, base: Path) -> RawLog:
+        """Open a turn's raw log; a rerun of the turn in the same run continues it."""
+        return RawLog(base.with_name(f"{base.name}.log"), self._lose)
+
+    def event(self, event: AnyEvent) -> None:
+        """Append an event; before the first turn it is kept for the folder to come."""
+        if not self._made:
+            self._waiting.append(event)
+            return
+        with self._forgiving(), (self.folder / "events.jsonl").open("ab") as stream:
+            stream.write(msgspec.json.encode(event) + b"\n")
+        if isinstance(event, TurnEnded):
+            self._ended.append(event)
+            self._write_summary()
+
+    def record(self, base: Path, fields: dict[str, Any], message: str = "") -> None:
+        """Add fields to a turn's record, and keep its final message."""
+        path = base.with_name(f"{base.name}.json")
+        with self._forgiving():
+            known = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+            path.write_bytes(msgspec.json.format(msgspec.json.encode({**known, **fields}), indent=2) + b"\n")
+            if message:
+                base.with_name(f"{base.name}.md").write_text(message.rstrip() + "\n", encoding="utf-8")
+
+    def _make(self) -> None:
+        self._made = True
+        with self._forgiving():
+            wanted, number = self.folder, 1
+            while True:
+                try:
+                    self.folder.mkdir(parents=True)
+                    break
+                except FileExistsError:
+                    number += 1
+                    self.folder = wanted.with_name(f"{wanted.name}-{number}")
+            self._run["folder"] = str(self.folder)
+            run = msgspec.json.format(msgspec.json.encode(self._run), indent=2)
+            files.create(self.folder / "run.json", run + b"\n")
+            latest = self.folder.parent / "latest"
+            fresh = latest.with_name(f".latest.{os.getpid()}")
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(self.folder.name)
+            fresh.replace(latest)
+        for event in self._waiting:
+            self.event(event)
+
+    def _write_summary(self) -> None:
+        rows = [
+            "| iteration | actor | prompt | result | time | commits | files | + | - |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for turn in self._ended:
+            result = "ok" if turn.ok else f"failed: {(turn.reason or '').splitlines()[0]}"
+            rows.append(
+                f"| {turn.iteration} | {turn.actor} | {turn.prompt or '-'} | {result} | {turn.seconds:.1f} s "
+                f"| {len(turn.commits)} | {turn.files} | {turn.insertions} | {turn.deletions} |"
+            )
+        with self._forgiving():
+            (self.folder / "summary.md").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        if not self._broken:
+            self._broken = True
+            self._tell(f"logging failed and the loop goes on: {error}")

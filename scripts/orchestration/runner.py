@@ -1,0 +1,235 @@
+"""One prompt with one agent: an Invocation in, an Outcome out."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestration import environment, failpoints
+from orchestration.agents import Agent
+from orchestration.errors import Refused
+from orchestration.journal import Claim, Outcome
+from orchestration.process import Completed, Loop, Request, Why
+from orchestration.reaper import STAMP
+from orchestration.reports import RawLog
+from orchestration.state import Failure
+from orchestration.workspace import Workspace
+
+_MEMORY = 64 << 10
+"""Bytes of each stream that are kept for the tail and the final message."""
+_TAIL_LINES = 20
+_TAIL_BYTES = 4 << 10
+_FINAL = "### Turn Summary"
+
+# The agent's parent: it notes the exit code where a new daemon finds it, so that an agent which ended while its daemon
+# was being killed does not run again. A code other than 0 counts only while the daemon lives: an agent whose daemon
+# died may have failed of that alone (its pipes were closed).
+_WITNESS = """
+record=$1; shift
+trap : HUP INT TERM
+"$@"
+code=$?
+zombie() { read -r _ _ state _ <"/proc/$PPID/stat" && [ "$state" = Z ]; }
+alive() { kill -0 "$PPID" && ! zombie; }
+if [ "$code" = 0 ] || alive; then
+  echo "$code" >"$record.new" && mv "$record.new" "$record"
+fi 2>/dev/null
+exit "$code"
+"""
+
+
+class Invocation(NamedTuple):
+    """Everything that decides one run of an agent."""
+
+    claim: Claim
+    agent: Agent
+    prompt_name: str
+    prompt: str
+    report_folder: Path
+    log: RawLog
+    log_path: str
+
+
+class Result(NamedTuple):
+    """What happened; `stdout` is its last 64 KiB."""
+
+    completed: Completed
+    outcome: Outcome
+    stdout: str
+
+
+class _Memory:
+    """The last bytes of what passed."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._data += data[-_MEMORY:]
+        if len(self._data) > 2 * _MEMORY:
+            del self._data[:-_MEMORY]
+
+    def text(self) -> str:
+        return self._data[-_MEMORY:].decode(errors="replace")
+
+
+class Runner:
+    """Runs agents in one workspace.
+
+    Args:
+        loop: serves their pipes.
+        workspace: where they work.
+        inherited: the environment to start from.
+        show: takes their output as it comes; must not block.
+        stop_wanted: how often the run was asked to stop now: 1 begins the ladder, 2 kills.
+
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        workspace: Workspace,
+        inherited: Mapping[str, str],
+        show: Callable[[bytes], None],
+        stop_wanted: Callable[[], int],
+    ) -> None:
+        self._loop = loop
+        self._workspace = workspace
+        self.environment = inherited
+        self._show = show
+        self._stop_wanted = stop_wanted
+
+    def run(self, job: Invocation, before_stop: Callable[[], None]) -> Result:
+        """Run the agent to its end, and end everything that it leaves behind.
+
+        Args:
+            job: the invocation.
+            before_stop: called when a stop was asked for, before the first signal is sent.
+
+        Raises:
+            Refused: a process of the turn cannot be ended (code `agent-alive`).
+
+        """
+        record = self._record(job.claim)
+        record.unlink(missing_ok=True)
+        scratch = _scratch(job.claim)
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        memory, spoken = _Memory(), _Memory()
+
+        def take(name: str, data: bytes) -> None:
+            job.log.write(data)
+            memory.add(data)
+            if name == "stdout":
+                spoken.add(data)
+            self._show(data)
+
+        failpoints.hit("turn.before_spawn")
+        child = self._loop.spawn(self._request(job, record, scratch), take)
+        failpoints.hit("turn.after_spawn")
+        asked = 0
+        while child.completed is None:
+            self._loop.step()
+            now = self._stop_wanted()
+            if now and not asked:
+                before_stop()
+                child.stop()
+            if now > 1 and now > asked:
+                child.kill()
+            asked = now
+        failpoints.hit("turn.agent_ended")
+        job.log.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+        _require_dead(child.completed.unkillable)
+        return Result(child.completed, _outcome(child.completed, job, memory.text(), spoken.text()), spoken.text())
+
+    def reap(self, claim: Claim) -> None:
+        """End what an earlier daemon's agent left alive: no second agent starts beside a living one.
+
+        Raises:
+            Refused: a process cannot be ended.
+
+        """
+        _require_dead(self._loop.end_survivors(claim.stamp))
+        shutil.rmtree(_scratch(claim), ignore_errors=True)
+
+    def witnessed(self, claim: Claim) -> int | None:
+        """Return the exit code of an agent that ended while no daemon looked, None if it did not end by itself."""
+        try:
+            return int(self._record(claim).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def forget(self, claim: Claim) -> None:
+        """Drop the note of a turn that is over."""
+        self._record(claim).unlink(missing_ok=True)
+
+    def _record(self, claim: Claim) -> Path:
+        return self._workspace.own / f"exit-{claim.stamp}"
+
+    def _request(self, job: Invocation, record: Path, scratch: Path) -> Request:
+        claim = job.claim
+        ours = {
+            "ORCH_TURN": f"{claim.iteration}/{claim.actor}",
+            "ORCH_ITERATION": str(claim.iteration),
+            "ORCH_ACTOR": str(claim.actor),
+            "ORCH_PROMPT": job.prompt_name,
+            "ORCH_BRANCH": claim.branch,
+            "ORCH_REPORT_DIR": str(job.report_folder),
+            STAMP: claim.stamp,
+            "TMPDIR": str(scratch),
+        }
+        return Request(
+            argv=["/bin/sh", "-c", _WITNESS, "orchestrator-turn", str(record), *job.agent.argv],
+            cwd=self._workspace.root,
+            env=environment.for_agent(self.environment) | ours,
+            stdin=job.prompt.encode(),
+            timeout=job.agent.timeout,
+            idle=job.agent.idle_timeout,
+            ladder=job.agent.ladder,
+            stamp=claim.stamp,
+        )
+
+
+def _scratch(claim: Claim) -> Path:
+    """Name the turn's TMPDIR: short, since sockets lie in it."""
+    return Path(tempfile.gettempdir()) / f"orch-{claim.stamp[:12]}"
+
+
+def _require_dead(unkillable: object) -> None:
+    if unkillable:
+        raise Refused(
+            f"processes of the turn survive SIGKILL: {unkillable}",
+            code="agent-alive",
+            remedy="see what they wait for (a hung disk?), end them, and start again",
+        )
+
+
+def _outcome(done: Completed, job: Invocation, text: str, spoken: str) -> Outcome:
+    message = final_message(spoken)
+    if done.why is Why.EXITED and done.code == 0:
+        return Outcome(exit_code=0, seconds=done.seconds, message=message)
+    name = job.agent.name
+    causes = {
+        Why.EXITED: (f"the agent {name} ended with exit code {done.code}", "agent-failed"),
+        Why.TIMEOUT: (f"the agent {name} ran longer than {job.agent.timeout:g} s and was ended", "agent-timeout"),
+        Why.IDLE: (
+            f"the agent {name} printed nothing for {job.agent.idle_timeout or 0:g} s and was ended",
+            "agent-idle",
+        ),
+        Why.STOPPED: (f"the agent {name} was stopped", "agent-stopped"),
+    }
+    reason, code = causes[done.why]
+    failure = Failure(reason=reason, exit_code=done.code, code=code, tail=tail(text), log=job.log_path)
+    return Outcome(failure=failure, exit_code=done.code, seconds=done.seconds, message=message)
+
+
+def tail(text: str) -> list[str]:
+    """Return the last lines of a text: at most 20 and 4 KiB."""
+    return text[-_TAIL_BYTES:].splitlines()[-_TAIL_LINES:]
+
+
+def final_message(spoken: str) -> str:
+    """Return an agent's last `### Turn Summary`, or else the end of what it said."""
+    _, found, rest = spoken.rpartition(_FINAL)
+    return f"{_FINAL}{rest}" if found else "\n".join(tail(spoken))

@@ -1,0 +1,238 @@
+"""One turn as a table of steps: claim → route → run → check → hand off.
+
+`STEPS[type(entry)](ports, entry)` does one step and returns the next entry, which the daemon writes to the journal. A
+restart reads the journal and enters the same table: there is no other recovery code, so every step is idempotent.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from orchestration import failpoints, state
+from orchestration.admission import open_turn, take_turn
+from orchestration.agents import choose
+from orchestration.bus import Fenced, Moved
+from orchestration.clock import iso
+from orchestration.events import TurnEnded, TurnStarted
+from orchestration.journal import (
+    Carry,
+    Checked,
+    Claimed,
+    Claiming,
+    Entry,
+    Idle,
+    Outcome,
+    Posted,
+    Ran,
+    Routed,
+    Running,
+    Stamped,
+    Turn,
+)
+from orchestration.ports import Ports, Step
+from orchestration.posting import settle_post
+from orchestration.process import Why
+from orchestration.router import RouteError, route, wants_override
+from orchestration.runner import Invocation, Result
+from orchestration.state import Actor, Failure
+from orchestration.verdict import check_work, fenced, keep
+
+_INTERRUPTED = (
+    "\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
+)
+
+
+def choose_prompt(ports: Ports, entry: Claimed) -> Step:
+    """Route the turn; the router prompt, if there is one, is run first. No prompt fails the turn."""
+    claim, routes = entry.turn.claim, ports.routes
+    override = None
+    try:
+        if wants_override(routes, claim.actor) and routes.router:
+            ports.runner.reap(claim)
+            result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
+            if result.completed.why is Why.STOPPED:
+                return entry
+            if result.outcome.failure:
+                return Ran(entry.turn, None, result.outcome)
+            override = result.stdout
+        decision = route(claim.actor, claim.iteration, routes, override, lambda name: _prompt(ports, name).is_file())
+    except RouteError as error:
+        failure = Failure(reason=f"{error.message}; {error.remedy}", code=error.code)
+        return Ran(entry.turn, None, Outcome(failure=failure))
+    failpoints.hit("turn.routed")
+    return Routed(entry.turn, decision)
+
+
+def _prompt(ports: Ports, name: str) -> Path:
+    return ports.workspace.root / ports.config.prompts_dir / name
+
+
+def begin_agent(ports: Ports, entry: Routed) -> Step:
+    """End what an interrupted attempt left, and note that an agent of this process is about to run."""
+    ports.runner.reap(entry.turn.claim)
+    ports.runner.forget(entry.turn.claim)
+    return Running(entry.turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
+
+
+def run_agent(ports: Ports, entry: Running) -> Step:
+    """Run the agent; or, when another process began it, find out how it ended."""
+    if entry.process != ports.process:
+        return _after_death(ports, entry)
+    turn, decision = entry.turn, entry.decision
+    again = Routed(replace(turn, interrupted=True), decision)
+    result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
+    if result.completed.why is Why.STOPPED:
+        keep(ports, turn, "interrupted")
+        return again
+    failpoints.hit("turn.ran")
+    return Ran(turn, decision, result.outcome)
+
+
+def _after_death(ports: Ports, entry: Running) -> Step:
+    """Go on after a daemon died while its agent ran.
+
+    An agent that ended by itself is not run again. Otherwise the tree is kept and the turn runs again for the same
+    claim; too many unclean deaths fail it. A reboot does not count.
+    """
+    ports.runner.reap(entry.turn.claim)
+    code = ports.runner.witnessed(entry.turn.claim)
+    if code is not None:
+        failure = Failure(
+            reason=f"the agent ended with exit code {code} while its daemon was being killed",
+            exit_code=code,
+            code="agent-failed",
+        )
+        ports.tell("agent-ended", f"{entry.turn.name}: the agent had ended with exit code {code}; going on from there")
+        return Ran(entry.turn, entry.decision, Outcome(failure=failure if code else None, exit_code=code))
+    keep(ports, entry.turn, "the daemon died")
+    reruns = entry.turn.reruns + (entry.boot_id == ports.boot_id)
+    if reruns > ports.config.limits.interrupted_reruns:
+        failure = Failure(
+            reason=f"the daemon died {reruns} times while the agent ran (limits.interrupted_reruns)", code="interrupted"
+        )
+        return Ran(entry.turn, entry.decision, Outcome(failure=failure))
+    return Routed(replace(entry.turn, reruns=reruns, interrupted=True), entry.decision)
+
+
+def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
+    claim = turn.claim
+    agent = choose(ports.config, claim.actor, prompt, ports.workspace.root, ports.environment)
+    text = _prompt(ports, prompt).read_text(encoding="utf-8")
+    text += _INTERRUPTED if turn.interrupted else ""
+    base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt)
+    log = base.with_name(f"{base.name}.log")
+    ports.emit(
+        TurnStarted(
+            iteration=claim.iteration, actor=claim.actor, prompt=prompt, reason=reason, agent=agent.name, log=str(log)
+        )
+    )
+    begun = ports.clock.now()
+    job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
+    result = ports.runner.run(job, before_stop)
+    fields: dict[str, Any] = {
+        "iteration": claim.iteration,
+        "actor": claim.actor,
+        "prompt": prompt,
+        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "reason": reason,
+        "agent": agent.name,
+        "argv": agent.argv,
+        "begun": iso(begun),
+        "ended": iso(ports.clock.now()),
+        "seconds": round(result.completed.seconds, 3),
+        "exit_code": result.completed.code,
+        "ended_by": result.completed.why,
+    }
+    ports.reports.record(base, fields, result.outcome.message)
+    return result
+
+
+def build_hand_off(ports: Ports, entry: Checked) -> Step:
+    """Make the hand-off commit on the work; nothing refers to it yet."""
+    claim = entry.turn.claim
+    before = ports.bus.state_at(claim.base)
+    now = ports.clock.now()
+    if entry.failure:
+        after = state.failed(before, claim.token, entry.work_head, entry.failure, now)
+    else:
+        after = state.succeeded(before, claim.token, entry.work_head, now)
+    after = replace(after, branch=claim.branch)
+    if entry.decision and ports.routes.enabled:
+        after = replace(after, last_prompt=entry.decision.prompt, last_prompt_actor=claim.actor)
+    if entry.exit_reason is not None:
+        after = replace(after, exit=True, exit_reason=entry.exit_reason)
+    hand_off = ports.bus.stamp(entry.work_head, before, after)
+    failpoints.hit("stamp.built")
+    return Stamped(entry, hand_off)
+
+
+def settle(ports: Ports, entry: Stamped) -> Step:
+    """Publish the hand-off; when somebody committed meanwhile, make it anew on top."""
+    checked = entry.checked
+    answer = ports.bus.settle(entry.hand_off)
+    if isinstance(answer, Moved):
+        return replace(checked, work_head=answer.tip)
+    if isinstance(answer, Fenced):
+        return fenced(ports, checked.turn, checked.work_head, answer.why)
+    _report(ports, entry)
+    _tidy(ports, checked)
+    failpoints.hit("turn.settled")
+    claim = checked.turn.claim
+    ends_iteration = checked.failure is None and claim.actor is Actor.RALPH
+    dirty = bool(checked.failure) or checked.left != ports.git.ask("rev-parse", f"{checked.work_head}^{{tree}}")
+    carry = Carry(claim.actor, claim.iteration, checked.turn.before, checked.left) if dirty else None
+    return Idle(claim.token.epoch, claim.iteration + ends_iteration, carry)
+
+
+def post(ports: Ports, entry: Posted) -> Step:
+    """Finish an operator's commit that a crash cut short."""
+    return settle_post(ports.bus, ports.journal, entry)
+
+
+def _tidy(ports: Ports, checked: Checked) -> None:
+    """Drop what only this turn needed: the exit note, and the pin if the person's files are as they were."""
+    turn = checked.turn
+    ports.runner.forget(turn.claim)
+    if turn.pin and checked.unpin:
+        ports.collector.drop(turn.pin)
+
+
+def _report(ports: Ports, entry: Stamped) -> None:
+    checked, claim = entry.checked, entry.checked.turn.claim
+    commits = ports.git.subjects(claim.base, checked.work_head)
+    files, insertions, deletions = ports.git.shortstat(claim.base, checked.work_head)
+    prompt = checked.decision.prompt if checked.decision else None
+    ended = TurnEnded(
+        iteration=claim.iteration,
+        actor=claim.actor,
+        prompt=prompt,
+        ok=checked.failure is None,
+        reason=checked.failure.reason if checked.failure else checked.exit_reason,
+        seconds=round(checked.outcome.seconds, 3),
+        exit_code=checked.outcome.exit_code,
+        commits=[f"{short} {subject}" for short, subject in commits],
+        files=files,
+        insertions=insertions,
+        deletions=deletions,
+        commit=entry.hand_off.commit,
+    )
+    base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt or "unrouted")
+    ports.emit(ended)
+    facts = {name: getattr(ended, name) for name in ("ok", "reason", "commits", "files", "insertions", "deletions")}
+    ports.reports.record(base, {**facts, "hand_off": ended.commit})
+
+
+STEPS: dict[type[Entry], Callable[[Ports, Any], Step]] = {
+    Idle: open_turn,
+    Claiming: take_turn,
+    Claimed: choose_prompt,
+    Routed: begin_agent,
+    Running: run_agent,
+    Ran: check_work,
+    Checked: build_hand_off,
+    Stamped: settle,
+    Posted: post,
+}
