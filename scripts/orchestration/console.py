@@ -1,0 +1,233 @@
+"""The only printer: events for a person or a script, and an agent's output, without ever blocking the loop."""
+
+import json
+import os
+import re
+import selectors
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable
+from select import select
+from typing import Any, TextIO
+
+import click
+import msgspec
+
+from orchestration.environment import inherited
+from orchestration.errors import OrchestrationError
+from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted, TurnEnded, TurnStarted, Waiting
+
+_QUEUE = 1 << 20
+"""Bytes that wait for a slow terminal before an agent's output is left out of it; the log has everything."""
+_CHUNK = 512
+"""Bytes that a terminal or pipe that is ready for writing takes without blocking."""
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+Watch = Callable[[int, int, Callable[[], None]], None]
+Unwatch = Callable[[int], None]
+
+
+class Console:
+    """Standard output and error.
+
+    Args:
+        quiet: only failures and refusals.
+        verbose: also what went as expected (notices of level info).
+        as_json: events as JSON, one a line, and no agent output.
+
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, as_json: bool = False) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._json = as_json
+        self._colour = sys.stdout.isatty() and "NO_COLOR" not in inherited()
+        self._out = _Writer(sys.stdout)
+        self._partial = b""
+
+    # --- for commands ------------------------------------------------------------------------------------------------
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        self._out.write((text if self._colour else click.unstyle(text)) + "\n")
+
+    def dump(self, value: object) -> None:
+        """Print a value as JSON for a script."""
+        self.say(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
+
+    def refuse(self, error: OrchestrationError) -> None:
+        """Print a refusal: cause, remedy, stable name."""
+        if self._json:
+            self.dump(
+                {"error": error.code, "exit_code": error.exit_code, "message": error.message, "remedy": error.remedy}
+            )
+        self.flush()
+        text = f"{click.style('error', fg='red')}: {error.message}\n  {error.remedy}  [{error.code}]"
+        click.echo(text, err=True)  # noqa: TID251 - this is the one door
+
+    # --- for the daemon ----------------------------------------------------------------------------------------------
+
+    def attach(self, watch: Watch, unwatch: Unwatch) -> None:
+        """Hand what a slow reader leaves to the loop."""
+        self._out.attach(watch, unwatch)
+
+    def detach(self) -> None:
+        """Write what waits, and do without the loop again."""
+        self.flush()
+        self._out.attach(None, None)
+
+    def event(self, event: AnyEvent) -> None:
+        """Show an event."""
+        if self._json:
+            self.say(msgspec.json.encode(event).decode())
+            return
+        self._end_line()
+        for line in self._lines(event):
+            self.say(line)
+
+    def output(self, data: bytes) -> None:
+        """Show an agent's output, line by line behind a bar; control sequences stay in the log."""
+        if self._quiet or self._json:
+            return
+        lines = (self._partial + data).split(b"\n")
+        self._partial = lines.pop()[-_QUEUE:]
+        if lines and not self._out.clogged():
+            self.say("\n".join(self._bar(line) for line in lines))
+
+    def flush(self) -> None:
+        """Write what waits, for at most a second of no progress."""
+        self._end_line()
+        self._out.flush()
+
+    def _bar(self, line: bytes) -> str:
+        return click.style("  │ ", dim=True) + _CONTROL.sub("", line.decode(errors="replace").rstrip("\r"))
+
+    def _end_line(self) -> None:
+        if self._partial:
+            partial, self._partial = self._partial, b""
+            self.say(self._bar(partial))
+
+    def _lines(self, event: AnyEvent) -> list[str]:
+        bad = (isinstance(event, TurnEnded) and not event.ok) or (isinstance(event, RunEnded) and event.exit_code != 0)
+        if self._quiet and not bad:
+            return []
+        if isinstance(event, Notice) and event.level == "info" and not self._verbose:
+            return []
+        return _RENDER[type(event)](event)
+
+
+def _began(event: RunStarted) -> list[str]:
+    loops = f"at most {event.iterations} iterations" if event.iterations else "no limit of iterations"
+    jobs: dict[str, list[str]] = {}
+    for job, argv in event.agents.items():
+        jobs.setdefault(" ".join(argv), []).append(job)
+    runs = [f"  {', '.join(names)}: {command}" for command, names in jobs.items()]
+    return [f"branch {event.branch} · {loops} · Ctrl-C stops safely, the next start goes on", *runs]
+
+
+def _turned(event: TurnStarted) -> list[str]:
+    actor = click.style(str(event.actor), bold=True, fg="magenta" if event.actor == "galph" else "cyan")
+    return ["", f"{actor} · iteration {event.iteration} · {event.prompt} ({event.reason}) · agent {event.agent}"]
+
+
+def _ended(event: TurnEnded) -> list[str]:
+    if not event.ok:
+        return [click.style("  ✗ ", fg="red") + f"failed after {event.seconds:.1f} s"]
+    work = f"{len(event.commits)} commit{'s' * (len(event.commits) != 1)}, {event.files} file{'s' * (event.files != 1)}"
+    lines = f"+{event.insertions} -{event.deletions}"
+    last = f" · {event.commits[-1].partition(' ')[2]}" if event.commits else ""
+    return [click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s · {work} {lines}{last}"]
+
+
+def _stopped(event: RunEnded) -> list[str]:
+    mark = click.style("stopped", fg="red" if event.exit_code else "green")
+    turns = f"{event.turns} turn{'s' * (event.turns != 1)}"
+    lines = ["", f"{mark} after {turns}: {event.reason}  [{event.code}, exit {event.exit_code}]"]
+    return [*lines, f"  {event.remedy}"] if event.remedy else lines
+
+
+def _noticed(event: Notice) -> list[str]:
+    return [click.style("  ! ", fg="yellow") + f"{event.text}  [{event.code}]"]
+
+
+def _waiting(event: Waiting) -> list[str]:
+    return [click.style(f"waiting: {event.why}", dim=True)]
+
+
+_RENDER: dict[type[AnyEvent], Callable[[Any], list[str]]] = {
+    RunStarted: _began,
+    TurnStarted: _turned,
+    TurnEnded: _ended,
+    RunEnded: _stopped,
+    Notice: _noticed,
+    Waiting: _waiting,
+}
+
+
+class _Writer:
+    """A stream that is written only when it is ready; what it does not take yet waits in a queue."""
+
+    def __init__(self, stream: TextIO) -> None:
+        stream.flush()
+        try:
+            self._fd = stream.fileno()
+            self._file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        except (OSError, ValueError):  # a test's captured stream, or a closed one
+            self._fd, self._file = -1, False
+        self._stream = stream
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._watch: Watch | None = None
+        self._unwatch: Unwatch | None = None
+        self._watched = False
+
+    def attach(self, watch: Watch | None, unwatch: Unwatch | None) -> None:
+        if self._watched and self._unwatch:
+            self._unwatch(self._fd)
+        self._watched = False
+        self._watch, self._unwatch = watch, unwatch
+
+    def clogged(self) -> bool:
+        return self._size > _QUEUE
+
+    def write(self, text: str) -> None:
+        if self._fd < 0:
+            self._stream.write(text)
+            return
+        data = text.encode(errors="replace")
+        self._queue.append(data)
+        self._size += len(data)
+        if self._watch is None:
+            self.flush()
+        else:
+            self._pump()
+
+    def flush(self) -> None:
+        """Write the queue, waiting up to a second for a reader that does not read."""
+        while self._queue and self._fd >= 0:
+            before = self._size
+            self._pump(patience=1.0)
+            if self._size == before:
+                return
+
+    def _pump(self, patience: float = 0.0) -> None:
+        try:
+            while self._queue and (self._file or select([], [self._fd], [], patience)[1]):
+                data = self._queue.popleft()
+                written = os.write(self._fd, data if self._file else data[:_CHUNK])
+                self._size -= written
+                if data[written:]:
+                    self._queue.appendleft(data[written:])
+        except OSError:  # nobody reads any more: the loop goes on, the log has everything
+            self._queue.clear()
+            self._size = 0
+        self._follow()
+
+    def _follow(self) -> None:
+        if self._watch and self._queue and not self._watched:
+            self._watched = True
+            self._watch(self._fd, selectors.EVENT_WRITE, self._pump)
+        elif self._unwatch and not self._queue and self._watched:
+            self._watched = False
+            self._unwatch(self._fd)

@@ -1,0 +1,149 @@
+"""A person's decisions as commits: one state commit with a new epoch, through the same steps as a turn's."""
+
+import secrets
+from collections.abc import Callable
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from orchestration import state
+from orchestration.clock import Clock
+from orchestration.environment import inherited
+from orchestration.errors import Refused
+from orchestration.git import Git
+from orchestration.journal import Idle, Journal, Posted
+from orchestration.local_bus import LocalBus
+from orchestration.lock import held
+from orchestration.ports import Halt
+from orchestration.posting import settle_post
+from orchestration.process import Loop
+from orchestration.settings import Config
+from orchestration.state import Actor, Failure, State, Status, Token
+from orchestration.workspace import Workspace, instance_id, working_branch
+
+
+class Moment(NamedTuple):
+    """What a decision is made on."""
+
+    state: State
+    token: Token
+    tip: str
+    clock: Clock
+
+
+class Decided(NamedTuple):
+    """A decision: its name in the commit, and the state it leads to."""
+
+    name: str
+    after: State
+
+
+class Done(NamedTuple):
+    """What was committed, and what happens next."""
+
+    subject: str
+    commit: str
+    next: str
+
+
+Change = Callable[[Moment], Decided | None]
+
+
+def retry(moment: Moment) -> Decided:
+    """Decide that the failed turn stands open again."""
+    return Decided("retry", state.retried(moment.state, moment.token, moment.clock.now()))
+
+
+def skip(moment: Moment) -> Decided:
+    """Decide that the failed turn counts as done."""
+    return Decided("skip", state.skipped(moment.state, moment.token, moment.tip, moment.clock.now()))
+
+
+def stamp(actor: Actor, *, ok: bool) -> Change:
+    """Decide that the expected actor's turn counts as done, or as failed, without an agent of ours."""
+
+    def change(moment: Moment) -> Decided:
+        now = moment.state
+        if now.expected_actor is not actor or now.status is Status.FAILED:
+            raise Refused(
+                f"it is {now.expected_actor}'s turn and the state is {now.status}",
+                code="operator-not-now",
+                remedy="`orchestrator status` shows what can be done now",
+            )
+        when = moment.clock.now()
+        if ok:
+            return Decided("stamp", state.succeeded(now, moment.token, moment.tip, when))
+        failure = Failure(reason="stamped as failed by a person", code="stamped")
+        return Decided("stamp", state.failed(now, moment.token, moment.tip, failure, when))
+
+    return change
+
+
+def _clear(moment: Moment) -> Decided | None:
+    if not moment.state.exit:
+        return None
+    return Decided("resume", state.resumed(moment.state, moment.token, moment.clock.now()))
+
+
+def post(workspace: Workspace, config: Config, change: Change, clock: Clock) -> Done:
+    """Make a decision and commit it, under the clone's lock.
+
+    Raises:
+        Refused: a turn is in progress here, or the decision does not fit the state.
+        Locked: a daemon runs here.
+
+    """
+    done = _post(workspace, config, change, clock)
+    if done is None:  # pragma: no cover - only clear_exit's change may decide nothing
+        raise AssertionError
+    return done
+
+
+def clear_exit(workspace: Workspace, config: Config, clock: Clock) -> Done | None:
+    """Clear the exit flag; None if it was not set.
+
+    Raises:
+        Refused: a turn is in progress here.
+        Locked: a daemon runs here.
+
+    """
+    return _post(workspace, config, _clear, clock)
+
+
+def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) -> Done | None:
+    with held(workspace.own, clock.now()), Loop(clock) as loop:
+        git = Git(loop, workspace.top, inherited()).with_identity()
+        branch = working_branch(git, config.sync.branch)
+        bus = LocalBus(git, workspace, branch, config.state_file)
+        journal = Journal(workspace.journal)
+        idle = _between_turns(journal, bus)
+        view = bus.look()
+        token = Token(max(view.state.epoch, idle.epoch) + 1, instance_id(workspace), secrets.token_hex(16))
+        decided = change(Moment(view.state, token, view.tip, clock))
+        if decided is None:
+            return None
+        after = replace(decided.after, branch=branch)
+        hand_off = bus.stamp(view.tip, view.state, after, operator=decided.name)
+        then = Idle(token.epoch, after.iteration, idle.carry)
+        entry = Posted(hand_off, before=idle, then=then)
+        journal.write(entry)
+        answer = settle_post(bus, journal, entry)
+        if isinstance(answer, Halt):
+            raise Refused(answer.reason, code=answer.code, remedy=answer.remedy)
+        journal.write(answer)
+        subject = state.subject(view.state, after, operator=decided.name)
+        return Done(subject, hand_off.commit, f"next: {after.expected_actor}, iteration {after.iteration}")
+
+
+def _between_turns(journal: Journal, bus: LocalBus) -> Idle:
+    """Return the journal's entry between turns, after finishing a decision that a crash cut short.
+
+    Raises:
+        Refused: a turn is in progress here (code `turn-open`).
+
+    """
+    entry = journal.between_turns()
+    if isinstance(entry, Idle):
+        return entry
+    answer = settle_post(bus, journal, entry)
+    return entry.before if isinstance(answer, Halt) else answer

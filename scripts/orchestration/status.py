@@ -1,0 +1,161 @@
+"""One look at a clone: whose turn, since when, what happened last, what comes next and why, what is unusual."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from orchestration.agents import choose
+from orchestration.config import routes
+from orchestration.control import Control, Request
+from orchestration.environment import inherited
+from orchestration.errors import OrchestrationError
+from orchestration.git import Git
+from orchestration.holder import Holder, read_holder
+from orchestration.journal import Entry, Idle, Journal, Running, claim_of
+from orchestration.local_bus import LocalBus
+from orchestration.router import RouteError, route, wants_override
+from orchestration.settings import Config
+from orchestration.state import Actor, State, Status
+from orchestration.workspace import Workspace, working_branch
+
+
+class Next(msgspec.Struct, frozen=True):
+    """What the next turn will run; `prompt` is None where a router prompt will choose it."""
+
+    actor: Actor
+    iteration: int
+    prompt: str | None
+    reason: str
+    agent: str | None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A turn in progress in this clone, from its journal."""
+
+    actor: Actor
+    iteration: int
+    step: str
+    claimed_at: str
+    prompt: str | None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `status` shows."""
+
+    branch: str
+    state: State
+    daemon: Holder | None
+    turn: Progress | None
+    last: str | None
+    next: Next | None
+    no_next: str
+    unusual: list[str]
+    logs: str | None
+
+
+def look(workspace: Workspace, config: Config, git: Git) -> Seen:
+    """Gather the facts; reads only.
+
+    Raises:
+        Refused: there is no valid state.
+
+    """
+    branch = working_branch(git, config.sync.branch)
+    bus = LocalBus(git, workspace, branch, config.state_file)
+    view = bus.look()
+    entry = Journal(workspace.journal).read()
+    coming, why_not = _next(workspace, config, view.state)
+    latest = workspace.root / config.logs_dir / branch.replace("/", "-") / "latest"
+    return Seen(
+        branch=branch,
+        state=view.state,
+        daemon=read_holder(workspace.own),
+        turn=_progress(entry),
+        last=git.last_subject(view.tip, workspace.in_git(config.state_file)),
+        next=coming,
+        no_next=why_not,
+        unusual=_unusual(workspace, git, view.state, entry),
+        logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
+    )
+
+
+def _progress(entry: Entry) -> Progress | None:
+    claim = claim_of(entry)
+    if claim is None:
+        return None
+    prompt = entry.decision.prompt if isinstance(entry, Running) else None
+    return Progress(claim.actor, claim.iteration, type(entry).__name__.lower(), claim.claimed_at, prompt)
+
+
+def _next(workspace: Workspace, config: Config, state: State) -> tuple[Next | None, str]:
+    actor, iteration, names = state.expected_actor, state.iteration, routes(config)
+    folder = workspace.root / config.prompts_dir
+    if wants_override(names, actor) and names.router:
+        return Next(actor, iteration, None, f"{names.router} will choose", None), ""
+    try:
+        decision = route(actor, iteration, names, None, lambda name: (folder / name).is_file())
+    except RouteError as error:
+        return None, error.message
+    try:
+        agent = choose(config, actor, decision.prompt, workspace.root, inherited()).name
+    except OrchestrationError:
+        agent = None
+    return Next(actor, iteration, decision.prompt, decision.reason, agent), ""
+
+
+def _unusual(workspace: Workspace, git: Git, state: State, entry: Entry) -> list[str]:
+    found: list[str] = []
+    control = Control(workspace.control)
+    running = read_holder(workspace.own)
+    if state.status is Status.FAILED:
+        reason = state.failure.reason if state.failure else "no reason was recorded"
+        found.append(f"failed: {reason}; `orchestrator retry` or `orchestrator skip`")
+    if state.exit:
+        found.append(f"exit flag: {state.exit_reason or 'no reason given'}; `orchestrator resume` clears it")
+    if control.stands(Request.PAUSE):
+        found.append("paused; `orchestrator resume` lets it go on")
+    if not isinstance(entry, Idle) and not running:
+        found.append("a turn is in progress and no daemon runs; the next start goes on with it")
+    operation = git.operation()
+    if operation:
+        found.append(f"a {operation} is in progress")
+    dirt = git.dirt()
+    if dirt.tracked and not running and isinstance(entry, Idle):
+        found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
+    rescued = git.refs("refs/rescue/")
+    if rescued:
+        found.append(f"{len(rescued)} rescue refs: `git for-each-ref refs/rescue/`")
+    return found
+
+
+def text(seen: Seen, now: datetime) -> str:
+    """Return the one screen."""
+    state = seen.state
+    rows = [("turn", f"{state.expected_actor}, iteration {state.iteration} ({state.status}) on {seen.branch}")]
+    if state.last_update:
+        rows.append(("since", f"{state.last_update}{_ago(state.last_update, now)}"))
+    if seen.turn:
+        prompt = f" {seen.turn.prompt}" if seen.turn.prompt else ""
+        rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
+    daemon = f"process {seen.daemon.pid}{_ago(seen.daemon.since, now)}" if seen.daemon else "not running"
+    rows.append(("daemon", daemon))
+    rows.append(("last", seen.last or "nothing yet"))
+    if seen.next:
+        agent = f", agent {seen.next.agent}" if seen.next.agent else ""
+        rows.append(("next", f"{seen.next.prompt or 'to be chosen'}: {seen.next.reason}{agent}"))
+    else:
+        rows.append(("next", f"nothing can run: {seen.no_next}"))
+    rows.append(("logs", seen.logs or "none yet"))
+    rows += [("unusual" if number == 0 else "", row) for number, row in enumerate(seen.unusual)]
+    return "\n".join(f"{name:<8}{value}" for name, value in rows)
+
+
+def _ago(moment: str, now: datetime) -> str:
+    try:
+        seconds = int((now - datetime.fromisoformat(moment).astimezone(UTC)).total_seconds())
+    except ValueError:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if abs(seconds) >= size:
+            return f" ({seconds // size} {unit} ago)"
+    return f" ({seconds} s ago)"

@@ -1,0 +1,37 @@
+"""File events: watchdog's thread does nothing but wake the loop."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+
+class _Waker(FileSystemEventHandler):
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+
+    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - whatever it was, look again
+        self._wake()
+
+
+@contextmanager
+def watching(folder: Path, wake: Callable[[], None]) -> Iterator[bool]:
+    """Call `wake` from watchdog's thread whenever something changes in `folder`.
+
+    Yields False where the system gives no file events (its watches are used up): the caller then looks now and then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    observer = Observer()
+    observer.schedule(_Waker(wake), str(folder))
+    try:
+        observer.start()
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        observer.stop()
+        observer.join()
