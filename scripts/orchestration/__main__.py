@@ -1,0 +1,5 @@
+"""The door `python -m orchestration`."""
+
+from orchestration.cli import main
+
+main()

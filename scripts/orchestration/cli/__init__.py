@@ -1,0 +1,104 @@
+"""The command line: one group of commands that are imported when they are used, and the one place that exits."""
+
+import importlib
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import click
+
+import orchestration
+from orchestration.console import Console
+from orchestration.errors import ExitCode, OrchestrationError
+
+COMMANDS = {
+    "run": "orchestration.cli.run",
+    "init": "orchestration.cli.setup",
+    "status": "orchestration.cli.look",
+    "route": "orchestration.cli.look",
+    "retry": "orchestration.cli.operate",
+    "skip": "orchestration.cli.operate",
+    "stamp": "orchestration.cli.operate",
+    "stop": "orchestration.cli.operate",
+    "pause": "orchestration.cli.operate",
+    "resume": "orchestration.cli.operate",
+    "demo": "orchestration.cli.setup",
+    "checklist": "orchestration.cli.agent",
+}
+
+
+class _Commands(click.Group):
+    """The commands of COMMANDS; options without a command are `run`'s: `orchestrator --mode combined`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(orchestration.__version__, message="orchestrator %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    r"""Two coding agents take turns on one git branch: galph plans and reviews, ralph implements.
+
+    \b
+    orchestrator init                    set up this repository (one commit)
+    orchestrator --mode combined -n 5    run five iterations here
+    orchestrator status                  whose turn, what happened, what is unusual
+
+    Options without a command are those of `run`. Every command has --help.
+    """
+    if context.invoked_subcommand is None:
+        look = importlib.import_module("orchestration.cli.look")
+        console = Console()
+        look.show_if_there(console)
+        console.say(context.get_help())
+
+
+def main() -> None:
+    """Run the program and exit: the one rim."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code; nothing but a bug's traceback file is left behind."""
+    console = Console(as_json="--json" in args)
+    try:
+        code = cli.main(args=args, prog_name="orchestrator", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    except OrchestrationError as error:
+        console.refuse(error)
+        return error.exit_code
+    except OSError as error:
+        refusal = OrchestrationError(f"the system refused: {error}", code="system", remedy="mend it and try again")
+        console.refuse(refusal)
+        return refusal.exit_code
+    except Exception as error:  # noqa: BLE001 - the rim: a bug is told in one line and kept whole in a file
+        where = _keep_traceback()
+        bug = OrchestrationError(
+            f"a bug: {type(error).__name__}: {error}", code="bug", remedy=f"the traceback is in {where}"
+        )
+        console.refuse(bug)
+        return ExitCode.BUG
+    return int(code or 0)
+
+
+def _keep_traceback() -> Path:
+    with tempfile.NamedTemporaryFile("w", prefix="orchestrator-bug-", suffix=".log", delete=False) as stream:
+        stream.write(f"orchestrator {orchestration.__version__}, Python {sys.version}\n{traceback.format_exc()}")
+    return Path(stream.name)

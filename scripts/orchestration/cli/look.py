@@ -1,0 +1,57 @@
+"""`status` and `route`: look, and change nothing."""
+
+import click
+
+from orchestration import status as glance
+from orchestration.cli.options import configured, here, json_option
+from orchestration.clock import SystemClock
+from orchestration.console import Console
+from orchestration.environment import inherited
+from orchestration.errors import OrchestrationError
+from orchestration.git import Git
+from orchestration.process import Loop
+from orchestration.router import RouteError
+
+
+def show_if_there(console: Console) -> None:
+    """Print the status where there is one to print."""
+    try:
+        place = here()
+        with Loop(SystemClock()) as loop:
+            seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+    except OrchestrationError:
+        return
+    console.say(glance.text(seen, SystemClock().now()) + "\n")
+
+
+@click.command()
+@json_option
+def status(*, as_json: bool) -> int:
+    """Show on one screen whose turn it is, what happened last, what comes next and what is unusual."""
+    place = here()
+    console = Console(as_json=as_json)
+    with Loop(SystemClock()) as loop:
+        seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+    if as_json:
+        console.dump(seen)
+    else:
+        console.say(glance.text(seen, SystemClock().now()))
+    return 0
+
+
+@click.command()
+@configured
+@json_option
+def route(*, flags: dict[str, str | bool], pairs: tuple[str, ...], as_json: bool) -> int:
+    """Print which prompt the next turn runs, and why; runs no agent."""
+    place = here(flags, pairs)
+    console = Console(as_json=as_json)
+    with Loop(SystemClock()) as loop:
+        seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+    if seen.next is None:
+        raise RouteError(seen.no_next, code="route-none", remedy="see `orchestrator status`")
+    if as_json:
+        console.dump(seen.next)
+    else:
+        console.say(f"{seen.next.actor} · iteration {seen.next.iteration} · {seen.next.prompt}: {seen.next.reason}")
+    return 0

@@ -1,0 +1,103 @@
+"""What a person decides: retry, skip, stamp, resume, and stop and pause for a running daemon."""
+
+import click
+
+from orchestration import decisions
+from orchestration.cli.options import here, json_option
+from orchestration.clock import SystemClock
+from orchestration.console import Console
+from orchestration.control import Control, Request
+from orchestration.holder import read_holder
+from orchestration.state import Actor
+
+
+def _post(change: decisions.Change, *, as_json: bool) -> int:
+    place = here()
+    console = Console(as_json=as_json)
+    posted = decisions.post(place.workspace, place.resolved.config, change, SystemClock())
+    if as_json:
+        console.dump(posted)
+    else:
+        console.say(f"{posted.subject}\n  {posted.next}")
+    return 0
+
+
+@click.command()
+@json_option
+def retry(*, as_json: bool) -> int:
+    """Let the failed turn run again, on the tree as it is."""
+    return _post(decisions.retry, as_json=as_json)
+
+
+@click.command()
+@json_option
+def skip(*, as_json: bool) -> int:
+    """Go on with the other actor, as if the failed turn had succeeded."""
+    return _post(decisions.skip, as_json=as_json)
+
+
+@click.command()
+@click.argument("actor", type=click.Choice([str(actor) for actor in Actor]))
+@click.argument("result", type=click.Choice(["ok", "fail"]))
+@json_option
+def stamp(*, actor: str, result: str, as_json: bool) -> int:
+    """Record a turn that ACTOR did by hand, or that no daemon will finish, as ok or fail."""
+    return _post(decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
+
+
+@click.command()
+@json_option
+def resume(*, as_json: bool) -> int:
+    """Lift a pause, and clear the exit flag if it is set."""
+    place = here()
+    console = Console(as_json=as_json)
+    requests = Control(place.workspace.control)
+    paused = requests.stands(Request.PAUSE)
+    requests.withdraw(Request.PAUSE)
+    running = read_holder(place.workspace.own)  # then no exit flag is set: it would have stopped
+    posted = None if running else decisions.clear_exit(place.workspace, place.resolved.config, SystemClock())
+    if as_json:
+        console.dump({"was_paused": paused, "posted": posted})
+        return 0
+    if paused:
+        console.say("the pause is lifted")
+    if posted:
+        console.say(posted.subject)
+    if not (paused or posted):
+        console.say("nothing was paused and no exit flag is set")
+    return 0
+
+
+@click.command()
+@click.option(
+    "--now", is_flag=True, help="End the running agent at once, as SIGTERM does; the turn is run again later."
+)
+@json_option
+def stop(*, now: bool, as_json: bool) -> int:
+    """Ask the daemon of this clone to stop after its turn."""
+    workspace = here().workspace
+    console = Console(as_json=as_json)
+    holder = read_holder(workspace.own)
+    if holder:
+        Control(workspace.control).ask(Request.STOP_NOW if now else Request.STOP)
+    if as_json:
+        console.dump({"asked": holder is not None, "pid": holder.pid if holder else None})
+    elif holder:
+        console.say(f"asked process {holder.pid} to stop {'now' if now else 'after its turn'}")
+    else:
+        console.say("no daemon runs in this clone")
+    return 0
+
+
+@click.command()
+@json_option
+def pause(*, as_json: bool) -> int:
+    """Hold the loop between turns until `resume`; a later start waits too."""
+    workspace = here().workspace
+    Control(workspace.control).ask(Request.PAUSE)
+    console = Console(as_json=as_json)
+    if as_json:
+        console.dump({"paused": True})
+    else:
+        console.say("paused between turns; `orchestrator resume` lets it go on")
+    return 0

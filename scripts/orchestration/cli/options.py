@@ -1,0 +1,72 @@
+"""click options made from the declarations in settings; click itself holds no default and reads no environment."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from orchestration import workspace
+from orchestration.clock import SystemClock
+from orchestration.config import FILE, LEAVES, Resolved, from_flags, from_pairs, resolve
+from orchestration.environment import inherited
+from orchestration.git import Git
+from orchestration.process import Loop
+from orchestration.workspace import Workspace
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_SHORT = {"--sync-loops": "-n"}
+_METAVAR = {int: "N", float: "SECONDS"}
+
+
+def configured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add every option that settings declares, and `-c`; they arrive as `flags` (declaration → text) and `pairs`."""
+    declared = [leaf for leaf in LEAVES.values() if leaf.opt]
+    flags = {leaf.opt.flag.split("/")[0].lstrip("-").replace("-", "_"): leaf.opt.flag for leaf in declared if leaf.opt}
+
+    def gathered(**given: Any) -> Any:  # noqa: ANN401 - whatever the command returns
+        spoken = {flags[name]: given.pop(name) for name in flags}
+        return function(**given, flags={flag: value for flag, value in spoken.items() if value is not None})
+
+    gathered.__doc__ = function.__doc__
+    gathered.__name__ = function.__name__
+    decorated: Callable[..., Any] = click.option(
+        "-c", "pairs", metavar="KEY.PATH=VALUE", multiple=True, help="Any setting, as in orchestration.yaml."
+    )(gathered)
+    for leaf in reversed(declared):
+        if leaf.opt:
+            names = [name for name in (_SHORT.get(leaf.opt.flag), leaf.opt.flag) if name]
+            switch = "/" in leaf.opt.flag
+            kind = {"default": None} if switch else {"metavar": "VALUE"}
+            decorated = click.option(*names, flags_name(leaf.opt.flag), help=leaf.opt.help, **kind)(decorated)
+    return decorated
+
+
+def flags_name(flag: str) -> str:
+    """Return the parameter name of a flag declaration."""
+    return flag.split("/", maxsplit=1)[0].lstrip("-").replace("-", "_")
+
+
+json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+class Here(NamedTuple):
+    """The workspace around the current folder, and its configuration."""
+
+    workspace: Workspace
+    resolved: Resolved
+
+
+def here(flags: Mapping[str, str | bool] | None = None, pairs: tuple[str, ...] = ()) -> Here:
+    """Find the workspace and merge its configuration.
+
+    Raises:
+        GitError: not in a work tree.
+        UsageError: the configuration is wrong.
+
+    """
+    with Loop(SystemClock()) as loop:
+        found, file = workspace.find(Git(loop, Path.cwd(), inherited()), FILE)
+    spoken = {**from_pairs(list(pairs)), **from_flags(flags or {})}
+    return Here(found, resolve(file, inherited(), spoken, Path.cwd()))

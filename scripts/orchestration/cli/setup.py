@@ -1,0 +1,87 @@
+"""`init` and `demo`: the first minute."""
+
+from pathlib import Path
+
+import click
+
+from orchestration import demo as sample
+from orchestration import scaffold
+from orchestration.cli.options import here, json_option
+from orchestration.clock import SystemClock
+from orchestration.config import from_pairs
+from orchestration.console import Console
+from orchestration.errors import ExitCode
+
+
+@click.command()
+@click.option("--no-commit", is_flag=True, help="Write the files and leave the commit to you.")
+@click.option("--undo", is_flag=True, help="Remove what init wrote and nobody changed, in one commit.")
+@json_option
+def init(*, no_commit: bool, undo: bool, as_json: bool) -> int:
+    """Set up this repository: configuration, prompts and state, as one commit that touches nothing else.
+
+    Nothing is overwritten, no hook runs, and what you have staged stays staged.
+    """
+    place = here()
+    console = Console(as_json=as_json)
+    if undo:
+        done = scaffold.undo(place.workspace, place.resolved.config, SystemClock())
+    else:
+        done = scaffold.init(place.workspace, place.resolved.config, SystemClock(), commit=not no_commit)
+    if as_json:
+        console.dump(done._asdict())
+        return 0
+    for path in done.written:
+        console.say(f"  {'removed' if undo else 'wrote'}  {path}")
+    for path in done.kept:
+        console.say(f"  kept   {path}")
+    console.say(f"committed as {done.commit[:10]}" if done.commit else "nothing was committed")
+    if not undo:
+        console.say(_next_steps(committed=not no_commit))
+    return 0
+
+
+def _next_steps(*, committed: bool) -> str:
+    steps = [
+        "orchestrator --mode combined -n 2 --agent ./my-agent.sh   any executable that reads a prompt",
+        "orchestrator status                                       whose turn it is, and what is unusual",
+    ]
+    if not committed:
+        steps.insert(0, "orchestrator init                                         commits what was just written")
+    return "next:\n" + "\n".join(f"  {step}" for step in steps)
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("-c", "pairs", metavar="KEY.PATH=VALUE", multiple=True, help="Any setting for this run.")
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print failures and the end only.")
+def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: bool) -> int:
+    """Run the loop on a small real project with the built-in agent: no model, no network, under a minute.
+
+    The project is made in FOLDER (default: ./galph-demo) and kept.
+    """
+    place = (folder or sample.free_folder(Path.cwd())).resolve()
+    console = Console(as_json=as_json, quiet=quiet)
+    if not as_json:
+        console.say(f"a sample project in {place}: a package with failing tests and a plan of four tasks")
+    shown = sample.run(place, console, SystemClock(), from_pairs(list(pairs)))
+    if as_json:
+        console.dump({**shown._asdict(), "folder": str(place)})
+    else:
+        console.say(_told(place, shown))
+    return shown.ended.exit_code or (ExitCode.OK if shown.after.green else ExitCode.TURN_FAILED)
+
+
+def _told(place: Path, shown: sample.Shown) -> str:
+    return f"""
+{shown.ended.turns} turns, {shown.commits} commits
+tests     before: {shown.before.verdict} · after: {shown.after.verdict}
+project   {place}
+history   git -C {place} log --oneline
+logs      {place}/logs/{sample.BRANCH}/latest/summary.md
+
+In your own repository:
+  orchestrator init
+  orchestrator --mode combined -n 2 --agent ./my-agent.sh
+  orchestrator status"""

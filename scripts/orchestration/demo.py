@@ -1,0 +1,93 @@
+"""A real project, a real plan, the real loop: the first run, without any agent installed."""
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import git
+
+from orchestration import daemon, scaffold
+from orchestration.clock import Clock
+from orchestration.config import FILE, Key, Value, resolve
+from orchestration.console import Console
+from orchestration.environment import for_agent, inherited
+from orchestration.errors import UsageError
+from orchestration.events import RunEnded
+from orchestration.git import Git
+from orchestration.process import Loop, Request
+from orchestration.settings import Config
+from orchestration.workspace import Workspace, find
+
+NAME = "galph-demo"
+BRANCH = "main"
+
+
+class Tests(NamedTuple):
+    """A run of the sample's tests: whether they pass, and unittest's own last word."""
+
+    green: bool
+    verdict: str
+
+
+class Shown(NamedTuple):
+    """What the demo did."""
+
+    ended: RunEnded
+    commits: int
+    before: Tests
+    after: Tests
+
+
+def free_folder(parent: Path) -> Path:
+    """Return a folder for the demo that does not exist yet."""
+    names = [NAME, *(f"{NAME}-{number}" for number in range(2, 1000))]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def create(folder: Path, clock: Clock) -> Workspace:
+    """Make the sample project, a git repository with one commit, and set it up as `orchestrator init` does.
+
+    Raises:
+        UsageError: the folder exists and is not empty.
+
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty", code="demo-folder", remedy="name a folder that does not exist yet")
+    shutil.copytree(scaffold.TEMPLATES / "demo", folder, dirs_exist_ok=True)
+    (folder / "gitignore").rename(folder / ".gitignore")
+    with git.Repo.init(folder, initial_branch=BRANCH) as repository:
+        with repository.config_writer() as writer:
+            writer.set_value("user", "name", "Demo")
+            writer.set_value("user", "email", "demo@localhost")
+        repository.git.add("--all")
+        repository.git.commit("--quiet", "-m", "A bookshelf with three failing tests and a plan")
+    with Loop(clock) as loop:
+        workspace, _ = find(Git(loop, folder, inherited()), FILE)
+    scaffold.init(workspace, Config(), clock, commit=True, agent="checklist")
+    return workspace
+
+
+def run(folder: Path, console: Console, clock: Clock, flags: Mapping[Key, Value]) -> Shown:
+    """Create the sample, run the loop until its plan is done, and judge its tests before and after.
+
+    Raises:
+        UsageError: the folder is taken.
+
+    """
+    workspace = create(folder, clock)
+    before = check(folder, clock)
+    ended = daemon.run(workspace, resolve(folder / FILE, {}, flags, folder), daemon.Options(), console, clock)
+    with git.Repo(folder) as repository:
+        commits = int(repository.git.rev_list("--count", "HEAD"))
+    return Shown(ended, commits, before, check(folder, clock))
+
+
+def check(folder: Path, clock: Clock) -> Tests:
+    """Run the sample's tests."""
+    with Loop(clock) as loop:
+        argv = [sys.executable, "-m", "unittest"]
+        done = loop.run(Request(argv=argv, cwd=folder, env=for_agent(inherited()), timeout=120.0))
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return Tests(done.code == 0, lines[-1] if lines else f"exit {done.code}")
