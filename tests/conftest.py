@@ -80,7 +80,7 @@ class Project:
         before = Path.cwd()
         os.chdir(self.path)
         try:
-            return cli.run(list(args))
+            return cli.execute(list(args))
         finally:
             os.chdir(before)
 

@@ -17,8 +17,7 @@ _LISTED = 20
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
     """Look whose turn it is, refuse what a person must decide, and make a claim."""
-    view = ports.bus.look()
-    state.check_forward(view.state, epoch=entry.epoch, iteration=entry.iteration)
+    view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     return _standstill(view.state) or _claim(ports, entry, view)
 
 

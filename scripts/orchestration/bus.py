@@ -45,11 +45,11 @@ class Bus(Protocol):
 
     branch: str
 
-    def look(self) -> View:
+    def look(self, *, epoch: int = 0, iteration: int = 1) -> View:
         """Read the state from the commit, never from the work tree.
 
         Raises:
-            Refused: the state is damaged.
+            Refused: the state is damaged, or lies before the epoch or iteration that was seen already.
 
         """
 

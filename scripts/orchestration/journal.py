@@ -95,7 +95,7 @@ class Idle(msgspec.Struct, frozen=True, tag="idle"):
     """Between turns; the highest epoch and iteration that this clone has seen."""
 
     epoch: int = 0
-    iteration: int = 0
+    iteration: int = 1
     carry: Carry | None = None
 
 

@@ -38,8 +38,8 @@ class LocalBus:
         self._path = workspace.in_git(state_file)
         self._ref = f"refs/heads/{branch}"
 
-    def look(self) -> View:
-        """Read tip and state; a state before its own parent's is refused.
+    def look(self, *, epoch: int = 0, iteration: int = 1) -> View:
+        """Read tip and state; one before its own parent's, or before what was seen already, is refused.
 
         Raises:
             Refused: no commit yet, or the state is damaged.
@@ -58,6 +58,8 @@ class LocalBus:
                 remedy="`orchestrator init` commits what it wrote; or `git add` it with its prompts, and commit",
             )
         now = self._parse(data)
+        with self._naming_the_file():
+            state.check_forward(now, epoch=epoch, iteration=iteration)
         if parent is not None and parent != data:
             try:
                 older = state.parse(parent)

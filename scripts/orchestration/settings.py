@@ -13,10 +13,11 @@ from orchestration.router import Mode
 
 
 class Opt(msgspec.Struct, frozen=True):
-    """What makes a field an option of `orchestrator run`: its flag and its help."""
+    """What makes a field an option of `orchestrator run`: its flag, its help and what stands for its value there."""
 
     flag: str
     help: str
+    metavar: str = "VALUE"
 
 
 class Leftovers(StrEnum):
@@ -37,14 +38,14 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     enabled: Annotated[bool, Opt("--use-router/--no-router", "Route prompts, or run each actor's own.")] = True
     mode: Annotated[
-        Mode, Opt("--router-mode", "router_default, router_first or router_only: how the override is used.")
+        Mode, Opt("--router-mode", "How the override is used: router_default, router_first or router_only.", "MODE")
     ] = Mode.DEFAULT
-    prompt: Annotated[str | None, Opt("--router-prompt", "Prompt whose answer names galph's prompt.")] = None
+    prompt: Annotated[str | None, Opt("--router-prompt", "Prompt whose answer names galph's prompt.", "PROMPT")] = None
     review_every_n: Annotated[
-        Count, Opt("--router-review-every-n", "Galph reviews in every n-th iteration; 0 never.")
+        Count, Opt("--router-review-every-n", "Galph reviews in every n-th iteration; 0 never.", "N")
     ] = 0
-    allowlist: Annotated[list[str], Opt("--router-allowlist", "Prompts that may run at all (comma-separated).")] = (
-        field(default_factory=list)
+    allowlist: Annotated[list[str], Opt("--router-allowlist", "Prompts that may run at all.", "PROMPT,...")] = field(
+        default_factory=list
     )
 
 
@@ -52,12 +53,12 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`agent:` in orchestration.yaml: who runs which prompt."""
 
     default: Annotated[
-        str | None, Opt("--agent", "Agent of both actors: `checklist`, a name under agents:, or any executable.")
+        str | None, Opt("--agent", "Agent of both actors: `checklist`, a name under agents:, any executable.", "AGENT")
     ] = None
-    roles: Annotated[dict[str, str], Opt("--agent-role", "Agent by actor: galph=NAME,ralph=NAME.")] = field(
+    roles: Annotated[dict[str, str], Opt("--agent-role", "Agent by actor.", "galph=AGENT,...")] = field(
         default_factory=dict
     )
-    prompts: Annotated[dict[str, str], Opt("--agent-prompt", "Agent by prompt: reviewer.md=NAME.")] = field(
+    prompts: Annotated[dict[str, str], Opt("--agent-prompt", "Agent by prompt.", "PROMPT=AGENT,...")] = field(
         default_factory=dict
     )
 
@@ -88,19 +89,19 @@ class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`sync:`: where the turn lives and how long to wait for it."""
 
-    branch: Annotated[str | None, Opt("--branch", "Refuse to run on any other branch.")] = None
+    branch: Annotated[str | None, Opt("--branch", "Refuse to run on any other branch.", "NAME")] = None
     poll_interval: Annotated[
-        Seconds, Opt("--poll-interval", "Seconds between looks while waiting, where no file event can wake.")
+        Seconds, Opt("--poll-interval", "Between looks while waiting, where no file event can wake.", "SECONDS")
     ] = 5.0
     max_wait: Annotated[
-        Seconds | None, Opt("--max-wait-sec", "Give up waiting after that many seconds (exit 6); never cuts a turn.")
+        Seconds | None, Opt("--max-wait-sec", "Give up waiting after that long (exit 6); never cuts a turn.", "SECONDS")
     ] = None
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`limits:`."""
 
-    iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.")] = 20
+    iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.", "N")] = 20
     turn_timeout: Seconds = 7200.0
     interrupted_reruns: Count = 2
     snapshot_file: MiB = 100.0
@@ -110,11 +111,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """orchestration.yaml; paths are relative to its folder."""
 
     prompts_dir: str = "prompts"
-    supervisor_prompt: Annotated[str, Opt("--prompt-supervisor", "Galph's own prompt.")] = "supervisor.md"
-    main_prompt: Annotated[str, Opt("--prompt-main", "Ralph's own prompt.")] = "main.md"
-    reviewer_prompt: Annotated[str, Opt("--prompt-reviewer", "The review's prompt.")] = "reviewer.md"
-    state_file: Annotated[str, Opt("--state-file", "Where the turn lives.")] = "sync/state.json"
-    logs_dir: Annotated[str, Opt("--logdir", "Where runs are recorded.")] = "logs"
+    supervisor_prompt: Annotated[str, Opt("--prompt-supervisor", "Galph's own prompt.", "PROMPT")] = "supervisor.md"
+    main_prompt: Annotated[str, Opt("--prompt-main", "Ralph's own prompt.", "PROMPT")] = "main.md"
+    reviewer_prompt: Annotated[str, Opt("--prompt-reviewer", "The review's prompt.", "PROMPT")] = "reviewer.md"
+    state_file: Annotated[str, Opt("--state-file", "Where the turn lives.", "FILE")] = "sync/state.json"
+    logs_dir: Annotated[str, Opt("--logdir", "Where runs are recorded.", "FOLDER")] = "logs"
     tmp_dir: str = "tmp"
     input_file: str = "input.md"
     doc_whitelist: list[str] = field(

@@ -68,10 +68,10 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the program and exit: the one rim."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))
 
 
-def run(args: list[str]) -> int:
+def execute(args: list[str]) -> int:
     """Run one command line and return its exit code; nothing but a bug's traceback file is left behind."""
     console = Console(as_json="--json" in args)
     try:

@@ -1,6 +1,7 @@
 """click options made from the declarations in settings; click itself holds no default and reads no environment."""
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,39 +9,55 @@ import click
 
 from orchestration import workspace
 from orchestration.clock import SystemClock
-from orchestration.config import FILE, LEAVES, Resolved, from_flags, from_pairs, resolve
+from orchestration.config import FILE, LEAVES, Leaf, Resolved, from_flags, from_pairs, resolve
 from orchestration.environment import inherited
 from orchestration.git import Git
 from orchestration.process import Loop
+from orchestration.settings import Config
 from orchestration.workspace import Workspace
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _SHORT = {"--sync-loops": "-n"}
-_METAVAR = {int: "N", float: "SECONDS"}
+_FIRST = ("limits", "agent", "sync", "router")
+"""The sections whose options the help shows first."""
 
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add every option that settings declares, and `-c`; they arrive as `flags` (declaration → text) and `pairs`."""
     declared = [leaf for leaf in LEAVES.values() if leaf.opt]
+    declared.sort(key=lambda leaf: _FIRST.index(leaf.key[0]) if leaf.key[0] in _FIRST else len(_FIRST))
     flags = {leaf.opt.flag.split("/")[0].lstrip("-").replace("-", "_"): leaf.opt.flag for leaf in declared if leaf.opt}
 
+    @wraps(function)  # with the options that stand below this decorator
     def gathered(**given: Any) -> Any:  # noqa: ANN401 - whatever the command returns
         spoken = {flags[name]: given.pop(name) for name in flags}
         return function(**given, flags={flag: value for flag, value in spoken.items() if value is not None})
 
-    gathered.__doc__ = function.__doc__
-    gathered.__name__ = function.__name__
     decorated: Callable[..., Any] = click.option(
         "-c", "pairs", metavar="KEY.PATH=VALUE", multiple=True, help="Any setting, as in orchestration.yaml."
     )(gathered)
     for leaf in reversed(declared):
         if leaf.opt:
             names = [name for name in (_SHORT.get(leaf.opt.flag), leaf.opt.flag) if name]
-            switch = "/" in leaf.opt.flag
-            kind = {"default": None} if switch else {"metavar": "VALUE"}
-            decorated = click.option(*names, flags_name(leaf.opt.flag), help=leaf.opt.help, **kind)(decorated)
+            kind = {"default": None} if "/" in leaf.opt.flag else {"metavar": leaf.opt.metavar}
+            text = f"{leaf.opt.help}{_default(leaf)}"
+            decorated = click.option(*names, flags_name(leaf.opt.flag), help=text, **kind)(decorated)
     return decorated
+
+
+def _default(leaf: Leaf) -> str:
+    """Return what the help says of a default; click itself is given none."""
+    value: Any = Config()
+    for word in leaf.key:
+        value = getattr(value, word)
+    return (
+        f"  [default: {value:g}]"
+        if isinstance(value, float)
+        else f"  [default: {value}]"
+        if value or value == 0
+        else ""
+    )
 
 
 def flags_name(flag: str) -> str:

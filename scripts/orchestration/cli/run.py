@@ -9,12 +9,14 @@ from orchestration.console import Console
 
 
 @click.command()
-@configured
-@click.option("--mode", type=click.Choice(["combined"]), default="combined", help="Both actors, in this process.")
+@click.option(
+    "--mode", type=click.Choice(["combined"]), default="combined", help="Both actors take turns in this process."
+)
 @click.option("--once", is_flag=True, help="At most one turn, then stop; made for cron.")
 @json_option
 @click.option("-v", "--verbose", is_flag=True, help="Also tell what went as expected.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures only.")
+@configured
 def run(  # noqa: PLR0913 - click's parameters
     *,
     flags: dict[str, str | bool],
