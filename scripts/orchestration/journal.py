@@ -4,6 +4,7 @@ It is written before the thing that it names is relied on, and read once, at the
 """
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -11,8 +12,6 @@ from orchestration import failpoints, files
 from orchestration.errors import Refused
 from orchestration.router import Decision
 from orchestration.state import Actor, Failure, Token
-
-SCHEMA = 1
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -178,7 +177,7 @@ def claim_of(entry: Entry) -> Claim | None:
 
 
 class _File(msgspec.Struct, frozen=True):
-    schema: int
+    schema: Literal[1]
     entry: Entry
 
 
@@ -233,5 +232,5 @@ class Journal:
 
         """
         failpoints.hit("journal.before_write")
-        files.replace(self.path, msgspec.json.encode(_File(SCHEMA, entry)) + b"\n")
+        files.replace(self.path, msgspec.json.encode(_File(1, entry)) + b"\n")
         failpoints.hit("journal.after_write")

@@ -1,5 +1,7 @@
 """`init` and `demo`: the first minute."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import click
@@ -74,6 +76,7 @@ def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: b
 
 
 def _told(place: Path, shown: sample.Shown) -> str:
+    program = "orchestrator" if shutil.which("orchestrator") else str(Path(sys.argv[0]).resolve())
     return f"""
 {shown.ended.turns} turns, {shown.commits} commits
 tests     before: {shown.before.verdict} · after: {shown.after.verdict}
@@ -82,6 +85,6 @@ history   git -C {place} log --oneline
 logs      {place}/logs/{sample.BRANCH}/latest/summary.md
 
 In your own repository:
-  orchestrator init
-  orchestrator --mode combined -n 2 --agent ./my-agent.sh
-  orchestrator status"""
+  {program} init
+  {program} --mode combined -n 2 --agent ./my-agent.sh
+  {program} status"""

@@ -1,0 +1,74 @@
+"""Every way in leads to the same program, whatever the user's repository looks like."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import DOOR, Project
+
+CONSOLE_SCRIPT = str(Path(sys.executable).with_name("orchestrator"))
+
+
+def ways() -> dict[str, list[str]]:
+    return {
+        "console script": [CONSOLE_SCRIPT],
+        "module": [sys.executable, "-m", "orchestration"],
+        "file": [sys.executable, str(DOOR)],
+        "file by another name": [sys.executable, str(DOOR.parent / ".." / "orchestration" / "orchestrator.py")],
+    }
+
+
+@pytest.mark.parametrize("way", ways())
+def test_every_door_runs_the_loop_in_a_repository_that_has_its_own_scripts_package(project: Project, way: str) -> None:
+    project.write("scripts/__init__.py", "raise SystemExit('the user\\'s scripts package was imported')\n")
+    project.write("scripts/orchestration.py", "raise SystemExit('the user\\'s module was imported')\n")
+    project.write("deep/er/keep", "")
+    project.commit("scripts of their own")
+    agent = project.agent("exit 0")
+
+    done = subprocess.run(
+        [*ways()[way], "--mode", "combined", "-n", "1", "--agent", agent],
+        cwd=project.path / "deep" / "er",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.state()["iteration"] == 2
+
+
+@pytest.mark.parametrize("way", ways())
+def test_every_door_knows_its_version(tmp_path: Path, way: str) -> None:
+    done = subprocess.run(
+        [*ways()[way], "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.startswith("orchestrator 0.")
+
+
+def test_a_door_without_its_packages_says_what_to_install(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(DOOR)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 2
+    assert "is not installed" in done.stderr
+    assert "pip install" in done.stderr
+
+
+def test_a_daemon_started_from_a_git_hook_works_on_its_own_repository(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "--quiet", str(other)], check=True)
+    hook = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / ".git/index")}
+
+    done = project.run("-n", "1", "--agent", project.agent("git rev-parse --show-toplevel"), env=hook)
+
+    assert done.returncode == 0, done.stdout
+    assert str(project.path) in done.stdout
+    assert os.listdir(other) == [".git"]  # noqa: PTH208 - names are wanted
+    assert not (other / ".git/index").exists()
