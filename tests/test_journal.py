@@ -36,10 +36,10 @@ FAILURE = Failure(reason="it failed", exit_code=3, tail=["last line"], log="logs
 OUTCOME = Outcome(failure=FAILURE, exit_code=3, seconds=1.5, message="### Turn Summary\nünïcode")
 CHECKED = Checked(TURN, DECISION, OUTCOME, "w" * 40, "l" * 40, FAILURE, "all done", unpin=True)
 CARRY = Carry(Actor.RALPH, 17, "t" * 40, "l" * 40)
-HAND_OFF = HandOff("c" * 40, "w" * 40, "s" * 40)
+HAND_OFF = HandOff("c" * 40, "w" * 40)
 
 IN_A_TURN: list[Entry] = [
-    Claiming(CLAIM, CARRY),
+    Claiming(CLAIM, "t" * 40, CARRY),
     Claimed(TURN),
     Routed(TURN, DECISION),
     Running(TURN, DECISION, "process", "boot", "2026-01-20T03:29:30Z"),

@@ -5,11 +5,13 @@ import secrets
 from orchestration import failpoints, state
 from orchestration.bus import Lost, View
 from orchestration.clock import iso
+from orchestration.collect import printable
 from orchestration.errors import ExitCode, Refused
 from orchestration.git import Dirt
 from orchestration.journal import Carry, Claim, Claimed, Claiming, Idle, Turn
 from orchestration.ports import Halt, Ports, Step
 from orchestration.state import Failure, State, Status, Token
+from orchestration.workspace import refuse_operation
 
 _LISTED = 20
 """Paths that a message lists before it only counts."""
@@ -18,6 +20,7 @@ _LISTED = 20
 def open_turn(ports: Ports, entry: Idle) -> Step:
     """Look whose turn it is, refuse what a person must decide, and make a claim."""
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
+    _require_own_state(ports, view.state)
     return _standstill(view.state) or _claim(ports, entry, view)
 
 
@@ -50,23 +53,27 @@ def _failed(now: State) -> tuple[str, str, str]:
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     now = view.state
     dirt = ports.git.dirt()
-    _require_branch(ports, now, dirt)
-    operation = ports.git.operation()
-    if operation:
-        raise Refused(
-            f"a {operation} is in progress",
-            code="operation-in-progress",
-            remedy=f"finish or abort it first: `git status` shows how (`git {operation} --continue` or `--abort`)",
-        )
+    refuse_operation(ports.git)
+    _require_branch(ports, dirt)
     if not (entry.carry and entry.carry.is_for(now.expected_actor, now.iteration)):
         _require_clean(ports, dirt, entry.carry)
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
     claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
-    return Claiming(claim, entry.carry)
+    return Claiming(claim, ports.collector.snapshot(dirt), entry.carry)
 
 
-def _require_branch(ports: Ports, now: State, dirt: Dirt) -> None:
+def _require_own_state(ports: Ports, now: State) -> None:
+    wanted = ports.bus.branch
+    if now.branch not in {None, wanted}:
+        raise Refused(
+            f"the state belongs to the branch {now.branch}, and this is {wanted}",
+            code="state-other-branch",
+            remedy=f"`git switch {now.branch}`, or give this branch a state of its own: `orchestrator init --adopt`",
+        )
+
+
+def _require_branch(ports: Ports, dirt: Dirt) -> None:
     wanted = ports.bus.branch
     if dirt.branch is None:
         raise Refused("HEAD is detached", code="detached-head", remedy=f"`git switch {wanted}`")
@@ -75,12 +82,6 @@ def _require_branch(ports: Ports, now: State, dirt: Dirt) -> None:
             f"the branch checked out is {dirt.branch}, not {wanted}",
             code="wrong-branch",
             remedy=f"`git switch {wanted}`",
-        )
-    if now.branch not in {None, wanted}:
-        raise Refused(
-            f"the state belongs to the branch {now.branch}, and this is {wanted}",
-            code="state-other-branch",
-            remedy=f"`git switch {now.branch}`, or give this branch a state of its own: `orchestrator init --adopt`",
         )
 
 
@@ -91,7 +92,7 @@ def _require_clean(ports: Ports, dirt: Dirt, carry: Carry | None) -> None:
         changed = {change.path for change in ports.git.difference(carry.kept, ports.collector.snapshot(dirt))}
         dirty = [path for path in dirty if path in changed]
     if dirty:
-        listed = "".join(f"\n  {path.encode(errors='replace').decode()}" for path in dirty[:_LISTED])
+        listed = "".join(f"\n  {printable(path)}" for path in dirty[:_LISTED])
         more = f"\n  ... and {len(dirty) - _LISTED} more" if len(dirty) > _LISTED else ""
         raise Refused(
             f"tracked files are changed and not committed:{listed}{more}",
@@ -101,16 +102,17 @@ def _require_clean(ports: Ports, dirt: Dirt, carry: Carry | None) -> None:
 
 
 def take_turn(ports: Ports, entry: Claiming) -> Step:
-    """Have the bus confirm the claim, and take a snapshot of the tree as the person left it."""
+    """Have the bus confirm the claim, and pin what lies uncommitted in the tree.
+
+    A retry goes on from the snapshot of the first attempt; what lies in the tree now is pinned all the same.
+    """
     claim, carry = entry.claim, entry.carry
     if isinstance(ports.bus.claim(claim), Lost):
         return Idle(claim.token.epoch - 1, claim.iteration, carry)
-    if carry and carry.is_for(claim.actor, claim.iteration):
-        return Claimed(Turn(claim, carry.before))
-    dirt = ports.git.dirt()
-    before = ports.collector.snapshot(dirt)
+    before = carry.before if carry and carry.is_for(claim.actor, claim.iteration) else entry.before
     pin = None
-    if before != ports.git.ask("rev-parse", f"{claim.base}^{{tree}}"):
-        pin = ports.collector.rescue(claim, before, claim.base, "the work tree at the claim")
+    if entry.before != ports.git.tree(claim.base):
+        pin = ports.collector.rescue(claim, entry.before, claim.base, "the work tree at the claim")
+    ports.note("claimed", f"{claim.name}: epoch {claim.token.epoch} on {claim.base[:10]}")
     failpoints.hit("turn.claimed")
     return Claimed(Turn(claim, before, pin))

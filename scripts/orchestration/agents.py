@@ -41,18 +41,11 @@ def _name(config: Config, actor: Actor, prompt: str) -> str:
     return name
 
 
-def _ladder(words: Sequence[str], name: str) -> list[Rung]:
+def _ladder(words: Sequence[str]) -> list[Rung]:
     rungs: list[Rung] = []
     for word in words:
         number, _, grace = word.partition(" ")
-        try:
-            rungs.append((signal.Signals[f"SIG{number.removeprefix('SIG')}"], float(grace or 0)))
-        except (KeyError, ValueError):
-            raise UsageError(
-                f"`agents.{name}.stop` holds {word!r}",
-                code="config-bad-value",
-                remedy='each entry is a signal and the seconds until the next: ["INT 8", "TERM 4", "KILL"]',
-            ) from None
+        rungs.append((signal.Signals[f"SIG{number.removeprefix('SIG')}"], float(grace or 0)))
     return [*rungs, (signal.SIGKILL, 0.0)] if signal.SIGKILL not in dict(rungs) else rungs
 
 
@@ -96,7 +89,7 @@ def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: M
         argv=[_executable(made.command[0], root, environment.get("PATH")), *made.command[1:]],
         timeout=made.timeout or limit,
         idle_timeout=made.idle_timeout,
-        ladder=_ladder(made.stop, name),
+        ladder=_ladder(made.stop),
     )
 
 

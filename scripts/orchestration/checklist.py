@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import git
-import yaml
 
 from orchestration.clock import SystemClock
 from orchestration.config import FILE, resolve, routes
@@ -224,7 +223,7 @@ def main() -> int:
             said = parts.get(prompt, own)()
     except FileNotFoundError as error:
         return _fail(f"{error.filename} is missing: the checklist agent works off {PLAN}")
-    except (TaskError, git.GitCommandError, yaml.YAMLError) as error:
+    except (TaskError, git.GitCommandError, ValueError) as error:  # ValueError: a file is not UTF-8, or not JSON
         return _fail(str(error))
     _say((said if prompt == names.router else f"\n### Turn Summary\n{said}").encode() + b"\n")
     return 0

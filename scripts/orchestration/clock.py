@@ -5,6 +5,9 @@ from datetime import UTC, datetime
 from selectors import BaseSelector, SelectorKey
 from typing import Protocol
 
+_LONGEST = 86_400.0
+"""Seconds of one wait; the caller waits again. A system call takes no more than about 24 days."""
+
 
 class Clock(Protocol):
     """The hours of the day, a stopwatch, and the only way to wait."""
@@ -32,7 +35,7 @@ class SystemClock:
 
     def wait(self, deadline: float | None, selector: BaseSelector) -> list[tuple[SelectorKey, int]]:
         """Wait for the selector until `deadline`."""
-        return selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return selector.select(None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST))
 
 
 def iso(moment: datetime) -> str:

@@ -10,12 +10,15 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from orchestration import failpoints
-from orchestration.git import Change, Commit, Dirt, Git
+from orchestration.errors import UsageError
+from orchestration.git import Change, Commit, Dirt, File, Git
 from orchestration.journal import Claim, Turn
 from orchestration.settings import Config
 from orchestration.workspace import Workspace
 
 MIB = 1 << 20
+_LISTED = 20
+"""Paths that a message lists before it only counts."""
 
 
 class Sorted(NamedTuple):
@@ -83,7 +86,14 @@ class Rules:
     @staticmethod
     def _globs(patterns: Iterable[str]) -> GitIgnoreSpec:
         """Anchor the globs at the project: `input.md` is that one file, not any of that name."""
-        return GitIgnoreSpec.from_lines(p if p.startswith(("/", "**")) else f"/{p}" for p in patterns)
+        try:
+            return GitIgnoreSpec.from_lines(p if p.startswith(("/", "**")) else f"/{p}" for p in patterns)
+        except ValueError as error:
+            raise UsageError(
+                f"a glob cannot be read: {error}",
+                code="config-bad-value",
+                remedy="see doc_whitelist, report_path_globs and tracked_output_globs in orchestration.yaml",
+            ) from None
 
 
 class Collector:
@@ -94,6 +104,7 @@ class Collector:
         self._git = git
         self._workspace = workspace
         self._cap = int(config.limits.snapshot_file * MIB)
+        self._named = set[str]()
 
     def snapshot(self, dirt: Dirt) -> str:
         """Return a tree of the work tree as it is: HEAD, changed tracked files, untracked ones that are not ignored.
@@ -102,8 +113,15 @@ class Collector:
         """
         paths = [path for path in [*dirt.tracked, *dirt.untracked] if not self.rules.ours(path) and self._fits(path)]
         if not paths:
-            return self._git.ask("rev-parse", f"{dirt.head}^{{tree}}")
+            return self._git.tree(dirt.head or "HEAD")
         return self._git.tree_of_files(paths, self._workspace.own)
+
+    def left_out(self, dirt: Dirt) -> list[str]:
+        """Return what a snapshot leaves where it is; every path is returned once."""
+        paths = [path for path in [*dirt.tracked, *dirt.untracked] if not self.rules.ours(path)]
+        fresh = [path for path in paths if not self._fits(path) and path not in self._named]
+        self._named.update(fresh)
+        return fresh
 
     def _fits(self, path: str) -> bool:
         if path.endswith("/"):
@@ -118,7 +136,9 @@ class Collector:
 
         A path that is still as it was at the claim is the person's, whatever HEAD says.
         """
-        moved = {change.path for change in self._git.difference(before, now)} if before != now else set[str]()
+        if before == now:
+            return []
+        moved = {change.path for change in self._git.difference(before, now)}
         changes = self._git.difference(f"{head}^{{tree}}", now)
         return [change for change in changes if change.path in moved and not self.rules.ours(change.path)]
 
@@ -127,19 +147,19 @@ class Collector:
         sizes = self._git.sizes(change.oid for change in changes if change.mode not in {"0", "160000"})
         return self.rules.sort(changes, sizes)
 
-    def commit(self, branch: str, head: str, changes: Sequence[Change], message: str) -> str:
-        """Commit just these paths on `head`: index entries, then the branch; no hook runs.
+    def commit(self, branch: str, head: str, changes: Sequence[Change], message: str) -> str | None:
+        """Commit just these paths on `head`: index entries, then the branch; None if it no longer was at `head`.
 
         Between the two a crash leaves them staged, and the next start commits them again.
         """
-        tree = self._git.tree_with(head, changes, self._workspace.own)
-        commit = self._git.commit_tree(Commit(tree, [head], message))
+        wanted = [File(path, oid=None if mode == "0" else oid, mode=mode) for mode, oid, path, _ in changes]
+        commit = self._git.commit_files(head, wanted, message)
         failpoints.hit("collect.before_index")
         self._git.set_index(changes)
         failpoints.hit("collect.before_ref")
         moved = self._git.update_ref(f"refs/heads/{branch}", commit, head, "orchestrator: leftovers")
         failpoints.hit("collect.after_ref")
-        return commit if moved else head
+        return commit if moved else None
 
     def rescue(self, claim: Claim, tree: str, parent: str, why: str) -> str:
         """Keep a tree, and the commits below `parent`, under a rescue ref of this claim; return the ref.
@@ -149,7 +169,7 @@ class Collector:
         prefix = _prefix(claim)
         have = self._git.refs(prefix)
         for ref, oid in have.items():
-            if self._git.ask("rev-parse", f"{oid}^{{tree}}", f"{oid}^").split() == [tree, parent]:
+            if self._git.ids([f"{oid}^{{tree}}", f"{oid}^"]) == [tree, parent]:
                 return ref
         commit = self._git.commit_tree(Commit(tree, [parent], f"rescue: {why}\n"))
         ref = f"{prefix}/{1 + max((int(ref.rpartition('/')[2]) for ref in have), default=0)}"
@@ -173,10 +193,21 @@ def _prefix(claim: Claim) -> str:
     return f"refs/rescue/{claim.branch}/{claim.actor}/{claim.token.epoch}-{claim.token.nonce}"
 
 
+def printable(path: str) -> str:
+    """Return a path for one line of text: control characters and what is not UTF-8 are escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
+
+
+def listed(paths: Sequence[str]) -> str:
+    """Return paths for a message, many of them counted."""
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return ", ".join(printable(path) for path in paths[:_LISTED]) + more
+
+
 def subject(turn: Turn, prompt: str, changes: Sequence[Change]) -> str:
     """Return the subject of a commit of leftovers, with the paths in its body."""
     who = "SUPERVISOR" if turn.claim.actor == "galph" else "RALPH"
-    names = [change.path.encode(errors="replace").decode() for change in changes]
+    names = [printable(change.path) for change in changes]
     some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")  # noqa: PLR2004
     plural = "file" if len(names) == 1 else "files"
     head = f"{who} AUTO (prompt={prompt}) (iter={turn.claim.iteration:05d}): {len(names)} {plural}: {some}"

@@ -1,25 +1,35 @@
 """One merge of flags, environment and orchestration.yaml into a typed Config whose every value knows its source."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import yaml
+from msgspec.structs import replace
 
 from orchestration.errors import UsageError
-from orchestration.router import Mode, Routes, normalise
-from orchestration.settings import IGNORED, AgentDefinition, Config, Opt
+from orchestration.router import Mode, RouteError, Routes, normalise
+from orchestration.settings import IGNORED, AgentDefinition, AgentSettings, Config, Opt
 from orchestration.state import Actor
+from orchestration.yaml_file import UNREADABLE, Key, compose, constructed, pairs
 
 FILE = "orchestration.yaml"
 PREFIX = "ORCHESTRATION_"
 
-Key = tuple[str, ...]
 _ROLES = {"supervisor": Actor.GALPH, "loop": Actor.RALPH, "main": Actor.RALPH}
 _MODES = {"default": Mode.DEFAULT, "first": Mode.FIRST, "only": Mode.ONLY}
+_PROMPTS = {
+    "supervisor_prompt",
+    "main_prompt",
+    "reviewer_prompt",
+    "router.prompt",
+    "router.allowlist",
+    "agent.prompts",
+}
+"""Settings whose text, items or keys are prompt names."""
 
 
 class Leaf(NamedTuple):
@@ -78,16 +88,28 @@ def _is_branch(key: Key) -> bool:
 
 
 def _unknown(key: Key, source: str) -> UsageError:
-    siblings = {
-        known[len(key) - 1]
-        for known in [*LEAVES, *_branches()]
-        if known[: len(key) - 1] == key[:-1] and len(known) >= len(key)
-    }
-    if len(key) == 3 and key[0] == "agents":  # noqa: PLR2004
-        siblings = {known[0] for known in _AGENT_LEAVES}
-    near = difflib.get_close_matches(key[-1], siblings, n=1, cutoff=0.5)
-    hint = f"did you mean `{'.'.join((*key[:-1], near[0]))}`?" if near else f"known here: {', '.join(sorted(siblings))}"
-    return UsageError(f"{source}: unknown key `{'.'.join(key)}`", code="config-unknown-key", remedy=hint)
+    name, siblings = ".".join(key), _below(key[:-1])
+    if _is_branch(key):
+        remedy = f"set one of its keys: {', '.join(f'{name}.{word}' for word in sorted(_below(key)))}"
+        return UsageError(f"{source}: `{name}` is a map, not a value", code="config-bad-value", remedy=remedy)
+    if siblings:
+        near = [".".join((*key[:-1], word)) for word in difflib.get_close_matches(key[-1], siblings, n=1, cutoff=0.5)]
+    else:
+        near = difflib.get_close_matches(name, [".".join(known) for known in LEAVES], n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(siblings or _below(())))}"
+    return UsageError(f"{source}: unknown key `{name}`", code="config-unknown-key", remedy=hint)
+
+
+def _below(above: Key) -> set[str]:
+    """Return the words that may stand directly below a key."""
+    if len(above) == 2 and above[0] == "agents":  # noqa: PLR2004 - agents.NAME
+        return {key[0] for key in _AGENT_LEAVES}
+    depth = len(above)
+    return (
+        {"NAME"}
+        if above == ("agents",)
+        else {known[depth] for known in [*LEAVES, *_branches()] if known[:depth] == above and len(known) > depth}
+    )
 
 
 def _bare(kind: Any) -> Any:  # noqa: ANN401 - a type annotation, whatever it is
@@ -101,29 +123,37 @@ def _bare(kind: Any) -> Any:  # noqa: ANN401 - a type annotation, whatever it is
 
 def _expected(kind: Any) -> str:  # noqa: ANN401
     bare = _bare(kind)
+    example = next((extra.examples[0] for extra in get_args(kind)[1:] if getattr(extra, "examples", None)), "")
     names = {
         bool: "true or false",
         int: "a whole number",
         float: "a number",
         str: "text",
-        list: "a list",
-        dict: "a map",
+        list: "a list (as text: a,b)",
+        dict: "a map (as text: a=b,c=d)",
     }
-    return names.get(bare) or f"one of {', '.join(str(member) for member in bare)}"
+    expected = names.get(bare) or f"one of {', '.join(str(member) for member in bare)}"
+    return f"{expected}, such as {example}" if example else expected
 
 
 def _from_text(text: str, kind: Any) -> Any:  # noqa: ANN401
-    """Read one option's value from a flag or the environment: lists are a,b and maps are a=b,c=d."""
+    """Read one option's value from a flag or the environment: lists are a,b and maps are a=b,c=d.
+
+    Empty text unsets an option that may be unset; what cannot be read stays text, for `_checked` to refuse.
+    """
     bare = _bare(kind)
+    if not text.strip() and type(None) in get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind):
+        return None
     if bare is list:
         return [part.strip() for part in text.split(",") if part.strip()]
     if bare is dict:
         pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        return {name.strip(): value.strip() for name, _, value in pairs}
+        whole = all(name.strip() and value.strip() for name, _, value in pairs)
+        return {name.strip(): value.strip() for name, _, value in pairs} if whole else text
     if bare in {bool, int, float}:
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError:
+        except UNREADABLE:
             return text
     return text
 
@@ -136,13 +166,24 @@ def _checked(leaf: Leaf, given: Value) -> Any:  # noqa: ANN401
     if name == "agent.roles" and isinstance(value, dict):
         value = {_ROLES.get(role, role): agent for role, agent in value.items()}
     try:
-        return msgspec.convert(value, leaf.type)
+        checked = msgspec.convert(value, leaf.type)
     except msgspec.ValidationError as error:
         raise UsageError(
             f"{given.source}: `{name}` is {value!r}: {error}",
             code="config-bad-value",
             remedy=f"`{name}` takes {_expected(leaf.type)}",
         ) from None
+    if name in _PROMPTS:
+        _check_prompts(name, checked, given.source)
+    return checked
+
+
+def _check_prompts(name: str, value: str | list[str] | dict[str, str] | None, source: str) -> None:
+    for prompt in [value] if isinstance(value, str) else value or ():
+        try:
+            normalise(prompt)
+        except RouteError as error:
+            raise UsageError(f"{source}: `{name}`: {error.message}", code=error.code, remedy=error.remedy) from None
 
 
 # --- the layers ------------------------------------------------------------------------------------------------------
@@ -155,16 +196,7 @@ def from_file(path: Path) -> tuple[dict[Key, Value], list[str]]:
         UsageError: not YAML, an unknown key (with the nearest known one), a key given twice.
 
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UsageError(
-            f"{path.name}:{line}: not YAML: {error.problem}", code="config-not-yaml", remedy=f"correct {path}"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path.name}: not YAML: {error}", code="config-not-yaml", remedy=f"correct {path}") from None
+    node = compose(path)
     values: dict[Key, Value] = {}
     warnings: list[str] = []
     if node is not None:
@@ -174,29 +206,22 @@ def from_file(path: Path) -> tuple[dict[Key, Value], list[str]]:
 
 def _walk(node: yaml.Node, above: Key, name: str, values: dict[Key, Value], warnings: list[str]) -> None:
     if not isinstance(node, yaml.MappingNode):
-        if node.tag == "tag:yaml.org,2002:null":
+        if node.tag == "tag:yaml.org,2002:null" and above[:-1] != ("agents",):
             return  # a section whose every line is a comment
         raise UsageError(
             f"{name}:{node.start_mark.line + 1}: `{'.'.join(above) or name}` must be a map of keys",
             code="config-bad-value",
             remedy="indent its keys below it",
         )
-    constructor = yaml.constructor.SafeConstructor()
-    seen = set[str]()
-    for key_node, value_node in node.value:
-        word = str(constructor.construct_object(key_node))
-        key, source = (*above, word), f"{name}:{key_node.start_mark.line + 1}"
-        if word in seen:
-            raise UsageError(f"{source}: `{'.'.join(key)}` stands twice", code="config-twice", remedy="remove one")
-        seen.add(word)
-        if not above and word in IGNORED:
-            warnings.append(f"{source}: `{word}` has no effect: {IGNORED[word]}")
+    for key, source, value_node in pairs(node, above, name):
+        if not above and key[0] in IGNORED:
+            warnings.append(f"{source}: `{key[0]}` has no effect: {IGNORED[key[0]]}")
         elif _is_branch(key):
             _walk(value_node, key, name, values, warnings)
         elif _leaf(key) is None:
             raise _unknown(key, source)
         else:
-            values[key] = Value(constructor.construct_object(value_node, deep=True), source)
+            values[key] = Value(constructed(value_node, key, name), source)
 
 
 def environment_name(key: Key) -> str:
@@ -274,8 +299,12 @@ def resolve(file: Path | None, environment: Mapping[str, str], flags: Mapping[Ke
 
     """
     in_file, warnings = from_file(file) if file else ({}, [])
-    spoken = {**from_environment(environment), **flags}
-    merged = {**in_file, **{key: _anchored(key, value, cwd) for key, value in spoken.items()}}
+    spoken = [
+        {key: _anchored(key, value, cwd) for key, value in layer.items()}
+        for layer in (from_environment(environment), flags)
+    ]
+    layers = [in_file, *spoken]
+    merged = {key: given for layer in layers for key, given in layer.items()}
     tree: dict[str, Any] = {}
     for key, given in merged.items():
         leaf = _leaf(key)
@@ -288,6 +317,7 @@ def resolve(file: Path | None, environment: Mapping[str, str], flags: Mapping[Ke
     sources = {".".join(key): given.source for key, given in merged.items()}
     _complete(tree, sources)
     config = msgspec.convert(tree, Config)
+    config = replace(config, agent=_stacked(config, layers))
     _check(config, sources)
     return Resolved(config, sources, warnings)
 
@@ -296,12 +326,31 @@ def _anchored(key: Key, given: Value, cwd: Path) -> Value:
     """Make a relative agent path from flag or environment absolute; one from the file stays relative to the file."""
 
     def anchor(name: object) -> object:
-        return str((cwd / name).resolve()) if isinstance(name, str) and name.startswith(("./", "../")) else name
+        return str(cwd / name) if isinstance(name, str) and "/" in name else name
 
     if key[0] != "agent":
         return given
     value = given.value
     return given._replace(value={k: anchor(v) for k, v in value.items()} if isinstance(value, dict) else anchor(value))
+
+
+def _stacked(config: Config, layers: Sequence[Mapping[Key, Value]]) -> AgentSettings:
+    """Stack the agent maps: a layer's prompts, then its roles, then the layer below (loop.md, "Precedence").
+
+    So a role that is given on the command line goes before a prompt's agent in the file.
+    """
+    own = routes(config).own(Actor.RALPH)
+    prompts: dict[str, str] = {}
+    roles: dict[str, str] = {}
+    for layer in layers:
+        given = {key[1]: _checked(LEAVES[key], value) for key, value in layer.items() if key[0] == "agent"}
+        here = given.get("roles", {})
+        mine = {normalise(name, config.prompts_dir): agent for name, agent in given.get("prompts", {}).items()}
+        left = {
+            name: agent for name, agent in prompts.items() if (Actor.RALPH if name == own else Actor.GALPH) not in here
+        }
+        prompts, roles = left | mine, roles | here
+    return replace(config.agent, prompts=prompts, roles=roles)
 
 
 def _complete(tree: dict[str, Any], sources: Mapping[str, str]) -> None:
@@ -320,7 +369,7 @@ def _complete(tree: dict[str, Any], sources: Mapping[str, str]) -> None:
 
 def _check(config: Config, sources: Mapping[str, str]) -> None:
     router = config.router
-    if router.enabled and router.mode is Mode.ONLY and router.prompt is None:
+    if router.enabled and router.mode is Mode.ONLY and not router.prompt:
         raise UsageError(
             f"{sources.get('router.mode', FILE)}: `router.mode` is router_only, but no `router.prompt` is set",
             code="config-bad-value",
@@ -333,9 +382,9 @@ def _check(config: Config, sources: Mapping[str, str]) -> None:
                 code="config-bad-value",
                 remedy="the roles are galph and ralph (supervisor and loop)",
             )
-    for name in ("state_file", "logs_dir", "prompts_dir", "tmp_dir"):
+    for name in ("state_file", "logs_dir", "prompts_dir", "tmp_dir", "input_file"):
         path = Path(getattr(config, name))
-        if path.is_absolute() or ".." in path.parts or path == Path():
+        if path.is_absolute() or ".." in path.parts or path == Path() or "\0" in str(path):
             raise UsageError(
                 f"{sources.get(name, FILE)}: `{name}` is {str(path)!r}, which does not lie below the project's folder",
                 code="config-bad-value",

@@ -42,8 +42,9 @@ class Console:
         self._quiet = quiet
         self._verbose = verbose
         self._json = as_json
-        self._colour = sys.stdout.isatty() and "NO_COLOR" not in inherited()
-        self._out = _Writer(sys.stdout)
+        stream = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")  # None: closed before the start
+        self._colour = stream.isatty() and "NO_COLOR" not in inherited()
+        self._out = _Writer(stream)
         self._partial = b""
 
     # --- for commands ------------------------------------------------------------------------------------------------
@@ -52,15 +53,16 @@ class Console:
         """Print a line."""
         self._out.write((text if self._colour else click.unstyle(text)) + "\n")
 
-    def dump(self, value: object) -> None:
-        """Print a value as JSON for a script."""
-        self.say(json.dumps(msgspec.to_builtins(value), indent=2, ensure_ascii=False))
+    def dump(self, value: object, *, indent: int | None = 2) -> None:
+        """Print a value as JSON for a script; on one line (indent None) where events may stand before it."""
+        self.say(json.dumps(msgspec.to_builtins(value), indent=indent, ensure_ascii=False))
 
     def refuse(self, error: OrchestrationError) -> None:
         """Print a refusal: cause, remedy, stable name."""
         if self._json:
             self.dump(
-                {"error": error.code, "exit_code": error.exit_code, "message": error.message, "remedy": error.remedy}
+                {"error": error.code, "exit_code": error.exit_code, "message": error.message, "remedy": error.remedy},
+                indent=None,
             )
         self.flush()
         text = f"{click.style('error', fg='red')}: {error.message}\n  {error.remedy}  [{error.code}]"

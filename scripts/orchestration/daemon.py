@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from orchestration.environment import inherited
 from orchestration.errors import ExitCode, OrchestrationError, Refused
 from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted, TurnEnded, Waiting
 from orchestration.git import Git
-from orchestration.journal import Claimed, Claiming, Entry, Idle, Journal, Routed, claim_of
+from orchestration.journal import Claimed, Claiming, Entry, Idle, Journal, Routed, claim_of, must_be_kept
 from orchestration.local_bus import LocalBus
 from orchestration.lock import held
 from orchestration.ports import Halt, Ports
@@ -84,6 +85,7 @@ class Daemon:
         self._options = options
         self._tick = tick
         self._first_iteration: int | None = None
+        self._failed = False
         self.turns = 0
 
     def run(self, ports: Ports) -> Halt:
@@ -98,17 +100,21 @@ class Daemon:
             step = STEPS[type(entry)](ports, entry)
             if isinstance(step, Halt):
                 return step
-            ports.journal.write(step)
+            if must_be_kept(step):
+                ports.journal.write(step)
             entry = step
 
     def count(self, event: AnyEvent) -> None:
         """Count finished turns, for limits and the closing line."""
         if isinstance(event, TurnEnded):
             self.turns += 1
+            self._failed = not event.ok
             if self._first_iteration is None:
                 self._first_iteration = event.iteration
 
     def _between_turns(self, ports: Ports, entry: Idle) -> Halt | None:
+        if self._failed:
+            return None  # the next look at the state says so, and exits 4
         requests = self._stops.requests
         if requests.stands(Request.STOP):
             requests.withdraw(Request.STOP)
@@ -117,9 +123,11 @@ class Daemon:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations
         if limit and self._first_iteration is not None and entry.iteration >= self._first_iteration + limit:
-            return Halt(ExitCode.OK, "iterations", f"{limit} iterations are done", "start again for more")
+            return Halt(
+                ExitCode.OK, "iterations", f"the iterations asked for are done ({limit})", "start again for more"
+            )
         if requests.stands(Request.PAUSE):
-            return self._wait_out_pause(ports)
+            return self._wait_out_pause(ports) or self._between_turns(ports, entry)
         return None
 
     def _wait_out_pause(self, ports: Ports) -> Halt | None:
@@ -153,8 +161,9 @@ def run(workspace: Workspace, resolved: Resolved, options: Options, console: Con
     choices = agents.all_of(resolved.config, workspace.root, environment)
     requests = Control(workspace.control)
     with ExitStack() as stack:
-        stack.enter_context(held(workspace.own, clock.now()))
-        requests.withdraw(Request.STOP, Request.STOP_NOW)  # what was asked of an earlier daemon
+        # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
+        forget = partial(requests.withdraw, Request.STOP, Request.STOP_NOW)
+        stack.enter_context(held(workspace.own, clock.now(), forget))
         loop = stack.enter_context(Loop(clock, catch=STOP_SIGNALS, adopt=become_subreaper()))
         console.attach(loop.watch, loop.unwatch)
         stack.callback(console.detach)

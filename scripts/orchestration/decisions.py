@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from orchestration import state
@@ -38,7 +39,7 @@ class Decided(NamedTuple):
     after: State
 
 
-class Done(NamedTuple):
+class Done(msgspec.Struct, frozen=True):
     """What was committed, and what happens next."""
 
     subject: str

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import git
+import msgspec
 
 from orchestration import daemon, scaffold
 from orchestration.clock import Clock
-from orchestration.config import FILE, Key, Value, resolve
+from orchestration.config import FILE, Value, resolve
 from orchestration.console import Console
 from orchestration.environment import for_agent, inherited
 from orchestration.errors import UsageError
@@ -19,12 +20,13 @@ from orchestration.git import Git
 from orchestration.process import Loop, Request
 from orchestration.settings import Config
 from orchestration.workspace import Workspace, find
+from orchestration.yaml_file import Key
 
 NAME = "galph-demo"
 BRANCH = "main"
 
 
-class Tests(NamedTuple):
+class Tests(msgspec.Struct, frozen=True):
     """A run of the sample's tests: whether they pass, and unittest's own last word."""
 
     green: bool

@@ -27,10 +27,17 @@ def for_git(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_agent(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an agent's environment: all of ours, but for what ties git to another repository, and with fsync."""
+    """Return an agent's environment: all of ours, but for what ties git to another repository, and with fsync.
+
+    An armed failpoint is ours alone.
+    """
     kept = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_", "GIT_EXEC_PATH", "GIT_SSH", "GIT_SSL_CAINFO", "GIT_ASKPASS")
     return _with_fsync(
-        {name: value for name, value in environment.items() if not name.startswith("GIT_") or name.startswith(kept)}
+        {
+            name: value
+            for name, value in environment.items()
+            if name.startswith(kept) or not name.startswith(("GIT_", "GALPH_"))
+        }
     )
 
 

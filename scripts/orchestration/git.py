@@ -5,13 +5,14 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orchestration.environment import for_git, with_identity
 from orchestration.errors import OrchestrationError
+from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.process import Completed, Loop, Request, Why
 
 TIMEOUT = 600.0
@@ -21,9 +22,14 @@ _FLAGS = (
     "-c", "submodule.recurse=0",
     "-c", "core.fsmonitor=false",
     "-c", "core.quotePath=false",
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.safecrlf=false",
+    "-c", "log.showSignature=false",
+    "-c", "fastimport.unpackLimit=100",
     "-c", "i18n.commitEncoding=UTF-8",
 )  # fmt: skip
 _LOCK_PATIENCE = 10.0
+_IMPORT_REF = b"refs/orchestration/import"
 _OPERATIONS = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
@@ -33,6 +39,9 @@ _OPERATIONS = {
     "rebase-apply": "rebase",
     "sequencer": "cherry-pick",
 }
+
+
+Answer = TypeVar("Answer", str | None, bytes | None)
 
 
 class GitError(OrchestrationError):
@@ -53,6 +62,29 @@ class Change(NamedTuple):
     oid: str
     path: str
     new: bool = False
+
+
+class File(NamedTuple):
+    """One path of a commit to be made: its bytes, or the object that it is, or neither for its removal."""
+
+    path: str
+    data: bytes | None = None
+    oid: str | None = None
+    mode: str = "100644"
+
+    @property
+    def gone(self) -> bool:
+        """Whether the path is to be removed."""
+        return self.data is None and self.oid is None
+
+    def command(self) -> bytes:
+        """Return the line of git fast-import's language."""
+        path = b'"%b"' % os.fsencode(self.path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+        if self.data is not None:
+            return b"M %b inline %b\ndata %d\n%b\n" % (self.mode.encode(), path, len(self.data), self.data)
+        if self.oid is not None:
+            return b"M %b %b %b\n" % (self.mode.encode(), self.oid.encode(), path)
+        return b"D %b\n" % path
 
 
 class Commit(NamedTuple):
@@ -87,6 +119,9 @@ class Git:
         self.top = top
         self.environment = dict(environment)
         self._env = for_git(environment)
+        self._ident: tuple[str, str] | None = None
+        self._markers: dict[Path, str] = {}
+        self._reader = ObjectReader(loop, ("git", *_FLAGS), top, self._env, TIMEOUT)
 
     # --- the door ----------------------------------------------------------------------------------------------------
 
@@ -150,27 +185,37 @@ class Git:
 
     def resolve(self, name: str) -> str | None:
         """Return the object id of a revision, None when there is none."""
-        done = self.call("rev-parse", "--verify", "-q", name)
-        return done.stdout.decode().strip() if done.code == 0 else None
+        return self.ids([name])[0]
+
+    def tree(self, revision: str) -> str:
+        """Return the tree of a commit.
+
+        Raises:
+            OrchestrationError: there is no such commit (code `object-missing`).
+
+        """
+        found = self.resolve(f"{revision}^{{tree}}")
+        if found is None:
+            raise OrchestrationError(f"{revision} is not there", code="object-missing", remedy="see `git fsck`")
+        return found
+
+    def ids(self, names: Sequence[str]) -> list[str | None]:
+        """Return the object id that each revision or `revision:path` means, None where it means none."""
+        return self._read(lambda: self._reader.ids(names))
 
     def blobs(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the bytes of each `revision:path`, None where there is none."""
-        wanted = b"".join(os.fsencode(name) + b"\n" for name in names)
-        rest = self._checked("cat-file", "--batch", stdin=wanted).stdout
-        found: list[bytes | None] = []
-        for _ in names:
-            head, _, rest = rest.partition(b"\n")
-            words = head.split()
-            if len(words) != 3 or words[1] not in {b"blob", b"tree", b"commit", b"tag"}:  # noqa: PLR2004 - oid type size
-                found.append(None)
-                continue
-            found.append(rest[: int(words[2])] if words[1] == b"blob" else None)
-            rest = rest[int(words[2]) + 1 :]
-        return found
+        return self._read(lambda: self._reader.contents(names))
+
+    def _read(self, ask: Callable[[], list[Answer]]) -> list[Answer]:
+        try:
+            return ask()
+        except ReaderEndedError as ended:
+            raise GitError(ended.done) from None
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether `new` contains `old`."""
-        return self.call("merge-base", "--is-ancestor", old, new).code == 0
+        return old == new or self.call("merge-base", "--is-ancestor", old, new).code == 0
 
     def parents(self, commit: str) -> list[str]:
         """Return the parents of a commit."""
@@ -178,7 +223,8 @@ class Git:
 
     def subjects(self, old: str, new: str) -> list[tuple[str, str]]:
         """Return (short id, subject) of the commits in old..new, oldest first."""
-        lines = self.ask("log", "--reverse", "--format=%h %s", f"{old}..{new}").splitlines()
+        said = self._checked("log", "--reverse", "--format=%h %s", f"{old}..{new}").stdout
+        lines = said.decode(errors="replace").splitlines()  # for people: a subject need not be UTF-8
         return [(head, tail) for head, _, tail in (line.partition(" ") for line in lines)]
 
     def tracked(self, paths: Sequence[str]) -> list[str]:
@@ -199,7 +245,7 @@ class Git:
 
     def shortstat(self, old: str, new: str) -> tuple[int, int, int]:
         """Return (files, insertions, deletions) between two commits or trees."""
-        rows = self.ask("diff", "--numstat", "--no-renames", old, new).splitlines()
+        rows = self.ask("diff", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv", old, new).splitlines()
         added, removed = (
             sum(int(cell) for cell in (row.split("\t")[side] for row in rows) if cell != "-") for side in (0, 1)
         )
@@ -245,10 +291,11 @@ class Git:
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
-        asked = [word for name in _OPERATIONS for word in ("--git-path", name)]
-        paths = self.ask("rev-parse", *asked).splitlines()
-        found = (what for path, what in zip(paths, _OPERATIONS.values(), strict=True) if (self.top / path).exists())
-        return next(found, None)
+        if not self._markers:
+            asked = [word for name in _OPERATIONS for word in ("--git-path", name)]
+            paths = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
+            self._markers = dict(zip(paths, _OPERATIONS.values(), strict=True))
+        return next((what for path, what in self._markers.items() if path.exists()), None)
 
     def with_identity(self) -> "Git":
         """Return these verbs for a machine on which git may not know who commits."""
@@ -263,17 +310,29 @@ class Git:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def write_blob(self, data: bytes) -> str:
-        """Store bytes and return their object id."""
-        return self.ask("hash-object", "-w", "--stdin", stdin=data)
+    def commit_files(self, parent: str | None, files: Iterable[File], message: str) -> str:
+        """Make a commit object that is `parent` (None: nothing) with `files` changed, and return its id.
 
-    def tree_with(self, base: str | None, changes: Iterable[Change], scratch: Path) -> str:
-        """Return the tree of `base` (None: empty) with `changes` made, through a temporary index."""
-        with _temporary(scratch) as index:
-            if base:
-                self.ask("read-tree", base, index=index)
-            self._index_info(changes, index)
-            return self.ask("write-tree", index=index)
+        One `git fast-import` makes blobs, trees and commit; it reads no more of the parent than the folders of `files`.
+        Nothing refers to the commit yet, no hook runs, and it is not signed.
+        """
+        name, zone = self._committer()
+        when = int(self.loop.clock.now().timestamp())
+        text = message.encode(errors="surrogateescape")
+        stream = bytearray(b"feature done\ncommit %b\nmark :1\n" % _IMPORT_REF)
+        stream += os.fsencode(f"committer {name} {when} {zone}\ndata {len(text)}\n") + text
+        stream += b"\nfrom %b\n" % parent.encode() if parent else b"\n"
+        for file in sorted(files, key=lambda file: file.gone, reverse=True):  # a folder may take a file's place
+            stream += file.command()
+        stream += b"\nget-mark :1\nreset %b\nfrom %b\n\ndone\n" % (_IMPORT_REF, b"0" * 40)
+        return self.ask("fast-import", "--quiet", "--force", stdin=bytes(stream))
+
+    def _committer(self) -> tuple[str, str]:
+        """Return `Name <email>` and time zone, asked once."""
+        if self._ident is None:
+            name, _, zone = self.ask("var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)
+            self._ident = name, zone
+        return self._ident
 
     def tree_of_files(self, paths: Iterable[str], scratch: Path) -> str:
         """Return the tree of the index with `paths` as they are in the work tree; the real index is only read.
@@ -285,7 +344,7 @@ class Git:
             if real.exists():
                 shutil.copyfile(real, index)  # its stat data spares reading every file again
             wanted = b"".join(os.fsencode(path) + b"\0" for path in paths)
-            add = ("add", "-A", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
+            add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
             done = self.call(*add, stdin=wanted, index=index)
             if done.code not in {0, 1}:
                 raise GitError(done)
@@ -311,12 +370,9 @@ class Git:
 
     def set_index(self, changes: Iterable[Change]) -> None:
         """Give just these paths new entries in the person's index."""
-        self._index_info(changes, None)
-
-    def _index_info(self, changes: Iterable[Change], index: Path | None) -> None:
         rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
         if rows:
-            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows, index=index)
+            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows)
 
 
 @contextmanager

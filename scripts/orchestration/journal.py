@@ -10,7 +10,7 @@ import msgspec
 
 from orchestration import failpoints, files
 from orchestration.errors import Refused
-from orchestration.router import Decision
+from orchestration.router import Decision, Source
 from orchestration.state import Actor, Failure, Token
 
 
@@ -67,11 +67,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HandOff(msgspec.Struct, frozen=True):
-    """A state commit that is built and not yet on the branch: `commit` on `parent`, its state file is `blob`."""
+    """A state commit that is built and not yet on the branch: `commit` on `parent`."""
 
     commit: str
     parent: str
-    blob: str
 
 
 class Carry(msgspec.Struct, frozen=True):
@@ -99,9 +98,10 @@ class Idle(msgspec.Struct, frozen=True, tag="idle"):
 
 
 class Claiming(msgspec.Struct, frozen=True, tag="claiming"):
-    """A claim is made and perhaps not yet known to the bus."""
+    """A claim is made and perhaps not yet known to the bus; `before` is the tree of the work tree."""
 
     claim: Claim
+    before: str
     carry: Carry | None = None
 
 
@@ -165,6 +165,17 @@ class Posted(msgspec.Struct, frozen=True, tag="posted"):
 
 
 Entry = Idle | Claiming | Claimed | Routed | Running | Ran | Checked | Stamped | Posted
+
+
+def must_be_kept(entry: Entry) -> bool:
+    """Tell whether an entry is written: losing it would lose something.
+
+    The others are passed through. After a crash the step from the entry before makes them again, which costs nothing:
+    no agent has run since. (A prompt that a router prompt chose has been paid for.)
+    """
+    if isinstance(entry, Routed):
+        return entry.decision.source is Source.OVERRIDE
+    return not isinstance(entry, Claiming | Claimed | Checked)
 
 
 def claim_of(entry: Entry) -> Claim | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestration import failpoints, files, state
 from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
 from orchestration.errors import Refused
-from orchestration.git import Change, Commit, Git
+from orchestration.git import Change, File, Git
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 from orchestration.workspace import Workspace
@@ -58,6 +58,8 @@ class LocalBus:
                 remedy="`orchestrator init` commits what it wrote; or `git add` it with its prompts, and commit",
             )
         now = self._parse(data)
+        if now.branch not in {None, self.branch}:
+            return View(tip, now)  # what this branch has seen says nothing of another's state
         with self._naming_the_file():
             state.check_forward(now, epoch=epoch, iteration=iteration)
         if parent is not None and parent != data:
@@ -66,8 +68,16 @@ class LocalBus:
             except Refused:
                 return View(tip, now)  # a person has just mended it
             with self._naming_the_file():
-                state.check_forward(now, epoch=older.epoch, iteration=older.iteration)
+                self._check_forward(tip, now, older)
         return View(tip, now)
+
+    def _check_forward(self, tip: str, now: State, older: State) -> None:
+        try:
+            state.check_forward(now, epoch=older.epoch, iteration=older.iteration)
+        except Refused:
+            # A hand-off of ours may go back: it mends what an agent made of the state.
+            if f"Orchestration-Nonce: {now.nonce}" not in self._git.ask("log", "-1", "--format=%B", tip).splitlines():
+                raise
 
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the branch still is at the claim's base."""
@@ -83,11 +93,10 @@ class LocalBus:
         return self._parse(self._git.blobs([f"{commit}:{self._path}"])[0])
 
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
-        """Build the state commit on `parent` through a temporary index."""
-        blob = self._git.write_blob(state.encode(after))
-        tree = self._git.tree_with(parent, [Change(REGULAR, blob, self._path)], self._scratch)
-        commit = self._git.commit_tree(Commit(tree, [parent], state.message(before, after, operator=operator)))
-        return HandOff(commit, parent, blob)
+        """Build the state commit on `parent`."""
+        file = File(self._path, data=state.encode(after))
+        commit = self._git.commit_files(parent, [file], state.message(before, after, operator=operator))
+        return HandOff(commit, parent)
 
     def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
         """Move the branch from `parent` to `commit`, then refresh the state's index entry and file."""

@@ -1,7 +1,7 @@
 """One daemon, or one operator command, a work tree."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,13 @@ from orchestration.holder import Holder, read_holder, start_time
 
 
 @contextmanager
-def held(own: Path, now: datetime) -> Iterator[None]:
-    """Hold the work tree's lock.
+def held(own: Path, now: datetime, first: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the work tree's lock, and say so on a card that others read.
+
+    Args:
+        own: the folder of lock and card.
+        now: since when.
+        first: called with the lock, before the card tells others.
 
     Raises:
         Locked: another process holds it; the message names it.
@@ -37,6 +42,7 @@ def held(own: Path, now: datetime) -> Iterator[None]:
         ) from None
     card = own / "holder.json"
     try:
+        first()
         files.replace(card, msgspec.json.encode(Holder(os.getpid(), start_time(os.getpid()), iso(now))))
         yield
     finally:

@@ -38,6 +38,10 @@ class Ports:
     process: str
     boot_id: str
 
+    def note(self, code: str, text: str) -> None:
+        """Emit what went as expected; shown with -v, always in the log."""
+        self.emit(Notice(level="info", code=code, text=text))
+
     def tell(self, code: str, text: str) -> None:
         """Emit a warning that a person should see."""
         self.emit(Notice(level="warning", code=code, text=text))

@@ -1,7 +1,8 @@
 """Processes: the only importer of subprocess, around one selectors loop (architecture.md, "One thread, one loop").
 
-A child's pipes, its end, signals, timers and the wake byte all arrive in the same select; signal handlers do nothing,
-their number arrives as a byte. Whatever starts a child, git or an agent, drains and ends it here.
+A child's pipes, its end, signals, timers and the wake byte all arrive in the same select. A signal handler only notes
+the number: the byte that wakes the select may be lost in a full pipe. Whatever starts a child, git or an agent, drains
+and ends it here.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from enum import StrEnum
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from orchestration.clock import Clock
-from orchestration.reaper import end_survivors
+from orchestration.reaper import descendants, end_survivors
 
 Sink = Callable[[str, bytes], None]
 Rung = tuple[signal.Signals, float]
@@ -48,7 +49,8 @@ class Why(StrEnum):
 class Request:
     """What to run: everything that decides how a child lives, so that it can be logged and tested.
 
-    `timeout` and `idle` are seconds (None: no limit); `stamp` marks a child whose survivors are ended with it.
+    `timeout` and `idle` are seconds (None: no limit); `stamp` marks a child whose survivors are ended with it. The
+    standard input of an `interactive` child stays open for `Child.send`.
     """
 
     argv: Sequence[str]
@@ -59,6 +61,7 @@ class Request:
     idle: float | None = None
     ladder: Sequence[Rung] = LADDER
     stamp: str | None = None
+    interactive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,11 @@ class Timer:
 
     def __init__(self, callback: Callable[[], None]) -> None:
         self._callback: Callable[[], None] | None = callback
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has fired or was cancelled."""
+        return self._callback is None
 
     def cancel(self) -> None:
         """Forget the callback."""
@@ -117,13 +125,19 @@ class Child:
             self._open.add(pipe.fileno())
             self.loop.watch(pipe.fileno(), selectors.EVENT_READ, partial(self._read, pipe.fileno(), name))
         if self.popen.stdin:
-            self._input = memoryview(self.request.stdin)
             os.set_blocking(self.popen.stdin.fileno(), False)
-            self.loop.watch(self.popen.stdin.fileno(), selectors.EVENT_WRITE, self._write)
+            self.send(self.request.stdin)
         if self.request.timeout is not None:
             self._after(self.request.timeout, lambda: self.stop(Why.TIMEOUT))
         if self.request.idle is not None:
             self._after(self.request.idle, self._check_idle)
+
+    def send(self, data: bytes) -> None:
+        """Write to its standard input, as far as it takes it now and later."""
+        if data and self.popen.stdin and not self.popen.stdin.closed:
+            self.loop.unwatch(self.popen.stdin.fileno())
+            self._input = memoryview(bytes(self._input) + data)
+            self.loop.watch(self.popen.stdin.fileno(), selectors.EVENT_WRITE, self._write)
 
     def stop(self, why: Why = Why.STOPPED) -> None:
         """Begin the ladder; a second call changes nothing."""
@@ -154,12 +168,12 @@ class Child:
         self._timers.append(self.loop.after(seconds, callback))
 
     def _check_idle(self) -> None:
-        idle = self.request.idle or 0.0
-        silent = self.loop.clock.monotonic() - self._last_output
-        if silent >= idle:
+        due = self._last_output + (self.request.idle or 0.0)
+        now = self.loop.clock.monotonic()
+        if now >= due:
             self.stop(Why.IDLE)
         else:
-            self._after(idle - silent, self._check_idle)
+            self._after(due - now, self._check_idle)
 
     def _climb(self, rungs: list[Rung]) -> None:
         if rungs:
@@ -196,7 +210,9 @@ class Child:
             return
         except BrokenPipeError:  # an agent that does not read its prompt is the agent's business
             self._input = self._input[:0]
-        if not self._input:
+        if not self._input and self.request.interactive:
+            self.loop.unwatch(stdin.fileno())
+        elif not self._input:
             self._close_input()
 
     def _close_input(self) -> None:
@@ -230,15 +246,17 @@ class Loop:
     Args:
         clock: the only thing that waits.
         catch: signals that become entries of `signals` instead of ending the process.
-        adopt: this process is a subreaper: orphans are reaped, and survivors are looked for below it.
+        adopt: this process is a subreaper: orphans are reaped, and survivors are looked for below it, but for what
+            was there before (`helper & exec orchestrator`).
 
     """
 
     def __init__(self, clock: Clock, *, catch: Sequence[signal.Signals] = (), adopt: bool = False) -> None:
         self.clock = clock
         self.signals: list[signal.Signals] = []
-        self.on_signal: Callable[[signal.Signals], None] = lambda _: None
         self._adopt = adopt
+        self._before = descendants() if adopt else frozenset[int]()
+        self._arrived: list[int] = []
         self._catch = (*catch, signal.SIGCHLD)
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -253,10 +271,12 @@ class Loop:
         self.watch(self._ear.fileno(), selectors.EVENT_READ, self._hear)
         old = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         self._restore.append(lambda: signal.set_wakeup_fd(old))
+        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._catch)  # whoever started us may have blocked them
+        self._restore.append(partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask))
         for number in self._catch:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue  # started under nohup: a HUP stays ignored
-            before = signal.signal(number, lambda *_: None)
+            before = signal.signal(number, self._note)
             self._restore.append(partial(signal.signal, number, before))
         return self
 
@@ -311,6 +331,8 @@ class Loop:
 
     def step(self) -> None:
         """Serve one select."""
+        while self._timers and self._timers[0][2].idle:
+            heapq.heappop(self._timers)
         deadline = self._timers[0][0] if self._timers else None
         for key, _ in self.clock.wait(deadline, self._selector):
             if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier callback of this round
@@ -329,7 +351,7 @@ class Loop:
             list(request.argv),
             cwd=request.cwd,
             env=request.env,
-            stdin=subprocess.PIPE if request.stdin else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if request.stdin or request.interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -363,8 +385,8 @@ class Loop:
 
     def end_survivors(self, stamp: str) -> list[int]:
         """End what a turn left behind; return what could not be ended."""
-        spare = {pid for pid, child in self._children.items() if child.code is None} if self._adopt else None
-        return end_survivors(stamp, self._pause_and_reap, spare=spare)[1]
+        kept = self._before.union(pid for pid, child in self._children.items() if child.code is None)
+        return end_survivors(stamp, self._pause_and_reap, spare=kept if self._adopt else None)[1]
 
     def forget(self, child: Child) -> None:
         """Drop a child that has ended."""
@@ -372,17 +394,16 @@ class Loop:
 
     # --- what arrives ------------------------------------------------------------------------------------------------
 
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._arrived.append(number)
+
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while heard := self._ear.recv(4096):
-                self._take(heard)
-
-    def _take(self, heard: bytes) -> None:
-        for number in heard:
-            if number not in {0, signal.SIGCHLD}:
-                self.signals.append(signal.Signals(number))
-                self.on_signal(signal.Signals(number))
-        if signal.SIGCHLD in heard:
+            while self._ear.recv(4096):
+                pass
+        arrived, self._arrived = self._arrived, []
+        self.signals += [signal.Signals(number) for number in arrived if number != signal.SIGCHLD]
+        if signal.SIGCHLD in arrived:
             self._reap()
 
     def _reap(self) -> None:

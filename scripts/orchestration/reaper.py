@@ -59,10 +59,19 @@ else:
                 continue
 
 
+def descendants() -> frozenset[int]:
+    """Return the living processes below this one."""
+    parents = {pid: parent for pid, parent, _ in _processes(b"")}
+    below = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return frozenset(below - {os.getpid()})
+
+
 def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
     """Return the living processes that carry `stamp`.
 
-    With `spare` (the children that this process means to keep) also every other descendant of this process.
+    With `spare` (what this process means to keep) also every descendant of this process that is not below one of it.
     """
     own = os.getpid()
     table = {pid: (parent, marked) for pid, parent, marked in _processes(f"{STAMP}={stamp}".encode())}

@@ -134,7 +134,7 @@ class Reports:
         """Add fields to a turn's record, and keep its final message."""
         path = base.with_name(f"{base.name}.json")
         with self._forgiving():
-            known = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+            known = msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.exists() else {}
             path.write_bytes(msgspec.json.format(msgspec.json.encode({**known, **fields}), indent=2) + b"\n")
             if message:
                 base.with_name(f"{base.name}.md").write_text(message.rstrip() + "\n", encoding="utf-8")
@@ -148,6 +148,8 @@ class Reports:
                     self.folder.mkdir(parents=True)
                     break
                 except FileExistsError:
+                    if not self.folder.exists():  # a folder above it is a file, or a link to nowhere
+                        raise
                     number += 1
                     self.folder = wanted.with_name(f"{wanted.name}-{number}")
             self._run["folder"] = str(self.folder)
@@ -167,7 +169,7 @@ class Reports:
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for turn in self._ended:
-            result = "ok" if turn.ok else f"failed: {(turn.reason or '').splitlines()[0]}"
+            result = "ok" if turn.ok else f"failed: {(turn.reason or '-').splitlines()[0]}".replace("|", "\\|")
             rows.append(
                 f"| {turn.iteration} | {turn.actor} | {turn.prompt or '-'} | {result} | {turn.seconds:.1f} s "
                 f"| {len(turn.commits)} | {turn.files} | {turn.insertions} | {turn.deletions} |"
@@ -179,10 +181,10 @@ class Reports:
     def _forgiving(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: an agent wrote into our folder, or a name is no text
             self._lose(error)
 
-    def _lose(self, error: OSError) -> None:
+    def _lose(self, error: Exception) -> None:
         if not self._broken:
             self._broken = True
             self._tell(f"logging failed and the loop goes on: {error}")

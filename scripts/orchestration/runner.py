@@ -24,17 +24,16 @@ _FINAL = "### Turn Summary"
 
 # The agent's parent: it notes the exit code where a new daemon finds it, so that an agent which ended while its daemon
 # was being killed does not run again. A code other than 0 counts only while the daemon lives: an agent whose daemon
-# died may have failed of that alone (its pipes were closed).
+# died may have failed of that alone (its pipes were closed). A daemon is dead from PF_EXITING (4) on, which the kernel
+# sets before it closes the pipes; its pid answers for a while longer.
 _WITNESS = """
 record=$1; shift
-trap : HUP INT TERM
+trap : HUP INT QUIT USR1 USR2 TERM
 "$@"
 code=$?
-zombie() { read -r _ _ state _ <"/proc/$PPID/stat" && [ "$state" = Z ]; }
-alive() { kill -0 "$PPID" && ! zombie; }
-if [ "$code" = 0 ] || alive; then
-  echo "$code" >"$record.new" && mv "$record.new" "$record"
-fi 2>/dev/null
+dying() { read -r stat <"/proc/$PPID/stat" && set -- ${stat##*) } && [ $(($7 & 4)) != 0 ]; }
+alive() { kill -0 "$PPID" && ! dying; }
+if [ "$code" = 0 ] || alive; then echo "$code" >"$record"; fi 2>/dev/null
 exit "$code"
 """
 
@@ -45,7 +44,7 @@ class Invocation(NamedTuple):
     claim: Claim
     agent: Agent
     prompt_name: str
-    prompt: str
+    prompt: bytes
     report_folder: Path
     log: RawLog
     log_path: str
@@ -129,14 +128,14 @@ class Runner:
         failpoints.hit("turn.after_spawn")
         asked = 0
         while child.completed is None:
-            self._loop.step()
-            now = self._stop_wanted()
+            now = self._stop_wanted() if child.code is None else asked  # an agent that has ended is not interrupted
             if now and not asked:
                 before_stop()
                 child.stop()
             if now > 1 and now > asked:
                 child.kill()
             asked = now
+            self._loop.step()
         failpoints.hit("turn.agent_ended")
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
@@ -183,7 +182,7 @@ class Runner:
             argv=["/bin/sh", "-c", _WITNESS, "orchestrator-turn", str(record), *job.agent.argv],
             cwd=self._workspace.root,
             env=environment.for_agent(self.environment) | ours,
-            stdin=job.prompt.encode(),
+            stdin=job.prompt,
             timeout=job.agent.timeout,
             idle=job.agent.idle_timeout,
             ladder=job.agent.ladder,
@@ -212,7 +211,7 @@ def _outcome(done: Completed, job: Invocation, text: str, spoken: str) -> Outcom
     name = job.agent.name
     causes = {
         Why.EXITED: (f"the agent {name} ended with exit code {done.code}", "agent-failed"),
-        Why.TIMEOUT: (f"the agent {name} ran longer than {job.agent.timeout:g} s and was ended", "agent-timeout"),
+        Why.TIMEOUT: (f"the agent {name} ran longer than {job.agent.timeout or 0:g} s and was ended", "agent-timeout"),
         Why.IDLE: (
             f"the agent {name} printed nothing for {job.agent.idle_timeout or 0:g} s and was ended",
             "agent-idle",

@@ -12,7 +12,7 @@ from orchestration.clock import Clock
 from orchestration.config import FILE
 from orchestration.environment import inherited
 from orchestration.errors import Refused
-from orchestration.git import Change, Commit, Git
+from orchestration.git import Change, File, Git
 from orchestration.journal import Journal
 from orchestration.lock import held
 from orchestration.process import Loop
@@ -104,7 +104,7 @@ def init(workspace: Workspace, config: Config, clock: Clock, *, commit: bool, ag
             if workspace.in_git(path) not in committed
             and (path in fresh or _as_written(workspace.root / path, data, is_state=path == config.state_file))
         }
-        made = _commit(git, workspace, head, branch, pending) if commit and pending else None
+        made = _commit(git, head, branch, pending) if commit and pending else None
         return Scaffold(sorted(fresh), sorted(set(wanted) - set(fresh)), made)
 
 
@@ -122,10 +122,16 @@ def undo(workspace: Workspace, config: Config, clock: Clock) -> Scaffold:
         Journal(workspace.journal).between_turns()
         branch = working_branch(git)
         head = git.resolve("HEAD^{commit}")
-        wanted = [workspace.in_git(path) for path in contents(config, branch, clock, inherited())]
-        tracked = set(git.tracked(wanted))
-        ours = [path for path in wanted if path in tracked and _untouched(git, workspace, config, path)]
-        made = _commit(git, workspace, head, branch, dict.fromkeys(ours)) if head and ours else None
+        fresh = contents(config, branch, clock, inherited())
+        wanted = {workspace.in_git(path): data for path, data in fresh.items()}
+        state_file = workspace.in_git(config.state_file)  # ours whatever it holds
+        tracked = set(git.tracked(list(wanted)))
+        ours = [
+            path
+            for path, data in wanted.items()
+            if path in tracked and (path == state_file or _untouched(git, workspace, path, data))
+        ]
+        made = _commit(git, head, branch, dict.fromkeys(ours)) if head and ours else None
         for path in ours:
             (workspace.top / path).unlink(missing_ok=True)
             _remove_empty((workspace.top / path).parent, workspace.root)
@@ -139,7 +145,10 @@ def _as_written(file: Path, data: bytes, *, is_state: bool) -> bool:
     """Tell whether an uncommitted file is what `init` writes; the state's date does not matter."""
     if not is_state:
         return file.read_bytes() == data
-    then, now = state.parse(data), state.parse(file.read_bytes())
+    try:
+        then, now = state.parse(data), state.parse(file.read_bytes())
+    except Refused:
+        return False
     return replace(now, last_update=None) == replace(then, last_update=None)
 
 
@@ -149,16 +158,15 @@ def _with_agent(text: str, agent: str) -> str:
     return "".join([*lines[:place], f"  default: {agent}\n", *lines[place + 1 :]])
 
 
-def _untouched(git: Git, workspace: Workspace, config: Config, path: str) -> bool:
-    """Tell whether a file is as its first commit had it; the state file is ours whatever it holds."""
-    if path == workspace.in_git(config.state_file):
-        return True
+def _untouched(git: Git, workspace: Workspace, path: str, fresh: bytes) -> bool:
+    """Tell whether a file is as `init` wrote it: its commit added it, or it holds what `init` would write now."""
     first = git.added_by(path)
     file = workspace.top / path
     if first is None or not file.is_file():
         return False
     then, now = git.blobs([f"{first}:{path}", f"HEAD:{path}"])
-    return then == now == file.read_bytes()
+    ours = then == fresh or git.ask("log", "-1", "--format=%s", first) == SUBJECT
+    return ours and then == now == file.read_bytes()
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
@@ -167,15 +175,15 @@ def _remove_empty(folder: Path, root: Path) -> None:
         folder = folder.parent
 
 
-def _commit(git: Git, workspace: Workspace, head: str | None, branch: str, wanted: Mapping[str, bytes | None]) -> str:
+def _commit(git: Git, head: str | None, branch: str, wanted: Mapping[str, bytes | None]) -> str:
     """Commit exactly these paths (None: removed) and give just them new index entries."""
-    changes = [
-        Change("0", "0" * 40, path) if data is None else Change(_REGULAR, git.write_blob(data), path)
-        for path, data in wanted.items()
-    ]
-    tree = git.tree_with(head, changes, workspace.own)
     text = UNDO_SUBJECT if None in wanted.values() else SUBJECT
-    commit = git.commit_tree(Commit(tree, [head] if head else [], text + "\n"))
+    commit = git.commit_files(head, [File(path, data) for path, data in wanted.items()], text + "\n")
+    oids = git.ids([f"{commit}:{path}" for path in wanted])
+    changes = [
+        Change(_REGULAR, oid, path) if oid else Change("0", "0" * len(commit), path)
+        for path, oid in zip(wanted, oids, strict=True)
+    ]
     git.set_index(changes)
     if not git.update_ref(f"refs/heads/{branch}", commit, head or "", f"orchestrator: {text}"):
         raise Refused("the branch moved meanwhile", code="branch-moved", remedy="try again")

@@ -28,9 +28,12 @@ class Leftovers(StrEnum):
     KEEP = "keep"
 
 
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
+"""At most 23 days: longer is more than the system's select takes."""
 Count = Annotated[int, Meta(ge=0)]
 MiB = Annotated[float, Meta(gt=0)]
+Rung = Annotated[str, Meta(pattern=r"^(SIG)?(TERM|INT|HUP|QUIT|USR1|USR2|KILL)( [0-9]{1,6}(\.[0-9]+)?)?$")]
+"""A signal, and the seconds until the next one."""
 
 
 class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +72,9 @@ class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True):
     command: list[str]
     timeout: Seconds | None = None
     idle_timeout: Seconds | None = None
-    stop: list[str] = field(default_factory=lambda: ["TERM 8", "KILL"])
+    stop: Annotated[list[Rung], Meta(examples=['["INT 8", "TERM 4", "KILL"]'])] = field(
+        default_factory=lambda: ["TERM 8", "KILL"]
+    )
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -230,6 +230,15 @@ def requested_exit(data: bytes | None) -> str | None:
     return reason if isinstance(reason, str) else ""
 
 
+def differs_in_exit_only(ours: bytes | None, copy: bytes | None) -> bool:
+    """Tell whether an agent's copy of the state is ours but for the exit flag."""
+    try:
+        mine, theirs = parse(ours), parse(copy)
+    except Refused:
+        return False
+    return replace(theirs, exit=mine.exit, exit_reason=mine.exit_reason) == mine
+
+
 def encode(state: State) -> bytes:
     """Return two-space JSON in a stable key order with a final newline: a hand-off is a small diff."""
     raw = msgspec.to_builtins(replace(state, schema=SCHEMA))

@@ -41,7 +41,7 @@ from orchestration.state import Actor, Failure
 from orchestration.verdict import check_work, fenced, keep
 
 _INTERRUPTED = (
-    "\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
+    b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
 )
 
 
@@ -51,6 +51,7 @@ def choose_prompt(ports: Ports, entry: Claimed) -> Step:
     override = None
     try:
         if wants_override(routes, claim.actor) and routes.router:
+            ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
             ports.runner.reap(claim)
             result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
             if result.completed.why is Why.STOPPED:
@@ -72,8 +73,9 @@ def _prompt(ports: Ports, name: str) -> Path:
 
 def begin_agent(ports: Ports, entry: Routed) -> Step:
     """End what an interrupted attempt left, and note that an agent of this process is about to run."""
-    ports.runner.reap(entry.turn.claim)
-    ports.runner.forget(entry.turn.claim)
+    if entry.turn.interrupted:
+        ports.runner.reap(entry.turn.claim)
+        ports.runner.forget(entry.turn.claim)
     return Running(entry.turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
 
 
@@ -120,8 +122,7 @@ def _after_death(ports: Ports, entry: Running) -> Step:
 def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
     claim = turn.claim
     agent = choose(ports.config, claim.actor, prompt, ports.workspace.root, ports.environment)
-    text = _prompt(ports, prompt).read_text(encoding="utf-8")
-    text += _INTERRUPTED if turn.interrupted else ""
+    text = _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
     base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt)
     log = base.with_name(f"{base.name}.log")
     ports.emit(
@@ -136,7 +137,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
         "iteration": claim.iteration,
         "actor": claim.actor,
         "prompt": prompt,
-        "prompt_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "prompt_sha256": hashlib.sha256(text).hexdigest(),
         "reason": reason,
         "agent": agent.name,
         "argv": agent.argv,
@@ -178,11 +179,12 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     if isinstance(answer, Fenced):
         return fenced(ports, checked.turn, checked.work_head, answer.why)
     _report(ports, entry)
+    ports.note("handed-off", f"{checked.turn.name}: {entry.hand_off.commit[:10]} on {checked.turn.claim.branch}")
     _tidy(ports, checked)
     failpoints.hit("turn.settled")
     claim = checked.turn.claim
     ends_iteration = checked.failure is None and claim.actor is Actor.RALPH
-    dirty = bool(checked.failure) or checked.left != ports.git.ask("rev-parse", f"{checked.work_head}^{{tree}}")
+    dirty = bool(checked.failure) or checked.left != ports.git.tree(checked.work_head)
     carry = Carry(claim.actor, claim.iteration, checked.turn.before, checked.left) if dirty else None
     return Idle(claim.token.epoch, claim.iteration + ends_iteration, carry)
 
@@ -202,8 +204,9 @@ def _tidy(ports: Ports, checked: Checked) -> None:
 
 def _report(ports: Ports, entry: Stamped) -> None:
     checked, claim = entry.checked, entry.checked.turn.claim
-    commits = ports.git.subjects(claim.base, checked.work_head)
-    files, insertions, deletions = ports.git.shortstat(claim.base, checked.work_head)
+    moved = claim.base != checked.work_head
+    commits = ports.git.subjects(claim.base, checked.work_head) if moved else []
+    files, insertions, deletions = ports.git.shortstat(claim.base, checked.work_head) if moved else (0, 0, 0)
     prompt = checked.decision.prompt if checked.decision else None
     ended = TurnEnded(
         iteration=claim.iteration,

@@ -14,9 +14,12 @@ from orchestration.state import Failure
 
 
 class _Verdict(NamedTuple):
-    """What the check made of the work: the commit to hand off on, and why the turn fails, if it does."""
+    """What the check made of the work: the commit to hand off on, and why the turn fails, if it does.
 
-    head: str
+    No head: the branch moved meanwhile, and the check is to be made anew.
+    """
+
+    head: str | None
     failure: Failure | None
 
 
@@ -24,6 +27,7 @@ def check_work(ports: Ports, entry: Ran) -> Step:
     """Judge what the agent did to the repository, and commit or keep what it left uncommitted."""
     turn, claim = entry.turn, entry.turn.claim
     dirt = ports.git.dirt()
+    _name_what_is_not_kept(ports, dirt)
     tip = ports.git.resolve(f"refs/heads/{claim.branch}")
     if tip is None:
         return fenced(ports, turn, claim.base, f"the branch {claim.branch} was deleted")
@@ -31,13 +35,15 @@ def check_work(ports: Ports, entry: Ran) -> Step:
     if taken:
         return fenced(ports, turn, tip, taken)
     flag = _exit_flag(ports, claim, tip)
-    verdict = _lineage(ports, claim, dirt, tip)
-    failure = entry.outcome.failure or verdict.failure
     left = ports.collector.snapshot(dirt)
-    head = verdict.head
-    if failure is None:
+    lineage = _lineage(ports, claim, dirt, tip)
+    head, failure = lineage.head, entry.outcome.failure or lineage.failure
+    if head and failure is None:
         head, failure = _settle_leftovers(ports, entry, head, left)
-        left = ports.collector.snapshot(ports.git.dirt()) if head != verdict.head else left
+    if head is None:
+        return entry
+    if head != lineage.head:
+        left = ports.collector.snapshot(ports.git.dirt())
     if failure:
         keep(ports, turn, failure.code, left)
         failure = replace(failure, reason=failure.reason + _kept_where(ports, claim, head))
@@ -50,12 +56,21 @@ def _person_untouched(ports: Ports, turn: Turn, left: str) -> bool:
     """Tell whether every file that was uncommitted at the claim still has its bytes in the tree; warn if not."""
     if turn.pin is None:
         return True
-    theirs = {change.path for change in ports.git.difference(f"{turn.claim.base}^{{tree}}", turn.before)}
-    touched = [change.path for change in ports.git.difference(turn.before, left) if change.path in theirs]
+    pinned = f"{turn.pin}^{{tree}}"
+    theirs = {change.path for change in ports.git.difference(f"{turn.claim.base}^{{tree}}", pinned)}
+    touched = [change.path for change in ports.git.difference(pinned, left) if change.path in theirs]
     if touched:
-        some = ", ".join(touched[:20]).encode(errors="replace").decode()
+        some = collect.listed(touched)
         ports.tell("untracked-changed", f"the agent changed files that were not committed: {some}; kept in {turn.pin}")
     return not touched
+
+
+def _name_what_is_not_kept(ports: Ports, dirt: Dirt) -> None:
+    """Warn, once a run, of what no snapshot holds (loop.md: it stays where it is and is named)."""
+    left_out = ports.collector.left_out(dirt)
+    if left_out:
+        why = f"larger than limits.snapshot_file ({ports.config.limits.snapshot_file:g} MiB), or a nested repository"
+        ports.tell("not-kept", f"neither committed nor in a rescue ref: {collect.listed(left_out)} ({why})")
 
 
 def _taken_over(ports: Ports, claim: Claim, tip: str) -> str | None:
@@ -71,6 +86,9 @@ def _taken_over(ports: Ports, claim: Claim, tip: str) -> str | None:
 
 def _lineage(ports: Ports, claim: Claim, dirt: Dirt, tip: str) -> _Verdict:
     """Find the work on the claim's branch, on top of the claim's base."""
+    operation = ports.git.operation()
+    if operation:
+        return _Verdict(tip, Failure(reason=f"the agent left a {operation} in progress", code="operation-in-progress"))
     if dirt.branch != claim.branch:
         where = dirt.branch or "a detached HEAD"
         return _Verdict(
@@ -78,7 +96,7 @@ def _lineage(ports: Ports, claim: Claim, dirt: Dirt, tip: str) -> _Verdict:
         )
     if ports.git.is_ancestor(claim.base, tip):
         return _Verdict(tip, None)
-    tree = ports.git.ask("rev-parse", f"{tip}^{{tree}}")
+    tree = ports.git.tree(tip)
     rewritten = ports.collector.rescue(claim, tree, tip, "the agent's rewritten commits")
     parents = ports.git.parents(claim.base)
     if not parents or ports.git.is_ancestor(parents[0], tip):
@@ -87,35 +105,37 @@ def _lineage(ports: Ports, claim: Claim, dirt: Dirt, tip: str) -> _Verdict:
         if ports.git.update_ref(f"refs/heads/{claim.branch}", head, tip, "orchestrator: rewritten by the agent"):
             ports.tell("rewritten", "the agent rewrote the commit that its turn began on; its work was put back on top")
             return _Verdict(head, None)
+        return _Verdict(None, None)
     ports.collector.rescue(claim, f"{claim.base}^{{tree}}", claim.base, "the branch before the agent rewrote it")
     return _Verdict(
         tip, Failure(reason="the agent rewrote commits that were there before its turn", code="rewrote-history")
     )
 
 
-def _settle_leftovers(ports: Ports, entry: Ran, head: str, left: str) -> tuple[str, Failure | None]:
+def _settle_leftovers(ports: Ports, entry: Ran, head: str, left: str) -> _Verdict:
     """Commit what may be committed; return the new head, or why the policy fails the turn."""
     turn = entry.turn
     changes = ports.collector.leftovers(turn.before, head, left)
     if not changes:
-        return head, None
+        return _Verdict(head, None)
     allowed, rest = ports.collector.sort(changes)
     policy = getattr(ports.config.actors, turn.claim.actor).leftovers
     if rest and policy is Leftovers.FAIL:
-        paths = ", ".join(change.path.encode(errors="replace").decode() for change in rest[:20])
-        return head, Failure(
-            reason=f"{turn.claim.actor} left files uncommitted that it must not write: {paths} "
-            f"(actors.{turn.claim.actor}.leftovers is fail)",
-            code="leftovers",
+        paths = collect.listed([change.path for change in rest])
+        reason = (
+            f"{turn.claim.actor} left files uncommitted that it must not write: {paths} "
+            f"(actors.{turn.claim.actor}.leftovers is fail)"
         )
+        return _Verdict(head, Failure(reason=reason, code="leftovers"))
     ref = ports.collector.rescue(turn.claim, left, head, "leftovers")
-    wanted = allowed if rest and policy is Leftovers.KEEP else changes
+    wanted = allowed if policy is Leftovers.KEEP else changes
+    after: str | None = head
     if wanted:
         text = collect.subject(turn, entry.decision.prompt if entry.decision else "-", wanted)
-        head = ports.collector.commit(turn.claim.branch, head, wanted, text)
-    if wanted == changes:
-        ports.collector.drop(ref)
-    return head, None
+        after = ports.collector.commit(turn.claim.branch, head, wanted, text)
+    if wanted == changes or after is None:
+        ports.collector.drop(ref)  # committed, or about to be kept anew
+    return _Verdict(after, None)
 
 
 def _exit_flag(ports: Ports, claim: Claim, tip: str) -> str | None:
@@ -124,21 +144,22 @@ def _exit_flag(ports: Ports, claim: Claim, tip: str) -> str | None:
     file = ports.workspace.root / path
     in_git = ports.workspace.in_git(path)
     base, committed = ports.git.blobs([f"{claim.base}:{in_git}", f"{tip}:{in_git}"])
-    copy = file.read_bytes() if file.is_file() else committed
+    copy = file.read_bytes().replace(b"\r\n", b"\n") if file.is_file() else None  # a checkout may have made them
     if copy == base == committed:
         return None
-    ports.tell("state-edited", f"the agent edited {path}; only exit and exit_reason are taken from it")
-    return state.requested_exit(copy)
+    wanted = state.requested_exit(committed if copy is None else copy)
+    if wanted is None or not state.differs_in_exit_only(base, copy):
+        ports.tell("state-edited", f"the agent edited {path}; only exit and exit_reason are taken from it")
+    return wanted
 
 
 def keep(ports: Ports, turn: Turn, why: str, left: str | None = None) -> None:
-    """Put the tree as it is into a rescue ref, if it differs from HEAD."""
+    """Put the tree as it is into a rescue ref, if it differs from HEAD, or if no branch holds HEAD."""
     dirt = ports.git.dirt()
-    if dirt.head is None:
-        return
-    tree = left or ports.collector.snapshot(dirt)
-    if tree != ports.git.ask("rev-parse", f"{dirt.head}^{{tree}}"):
-        ref = ports.collector.rescue(turn.claim, tree, dirt.head, why)
+    head = dirt.head or turn.claim.base
+    tree = left or ports.collector.snapshot(dirt._replace(head=head))
+    if dirt.branch is None or tree != ports.git.tree(head):
+        ref = ports.collector.rescue(turn.claim, tree, head, why)
         ports.tell("rescued", f"{turn.name}: the work tree as it was is kept in {ref}")
 
 
@@ -146,13 +167,14 @@ def _kept_where(ports: Ports, claim: Claim, head: str) -> str:
     kept = [f"its commits stay on {claim.branch}"] if head != claim.base else []
     refs = ports.collector.rescued(claim)
     kept += [f"the work tree is kept in {refs[-1]}"] if refs else []
-    drop = f"; to drop the work: `git reset --keep {claim.base[:10]}`" if head != claim.base else ""
-    return f" ({'; '.join(kept)}{drop})" if kept else ""
+    if head != claim.base and ports.git.is_ancestor(claim.base, head):
+        kept += [f"to undo its commits: `git revert --no-edit {claim.base[:10]}..{head[:10]}`"]
+    return f" ({'; '.join(kept)})" if kept else ""
 
 
 def fenced(ports: Ports, turn: Turn, head: str, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
-    tree = ports.git.ask("rev-parse", f"{head}^{{tree}}")
+    tree = ports.git.tree(head)
     ref = ports.collector.rescue(turn.claim, tree, head, "fenced")
     keep(ports, turn, "fenced")
     before = ports.bus.state_at(turn.claim.base)

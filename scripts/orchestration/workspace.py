@@ -74,13 +74,31 @@ def working_branch(git: Git, configured: str | None = None) -> str:
     """Return the branch to work on: the configured one, else the one checked out.
 
     Raises:
-        Refused: HEAD is detached.
+        Refused: HEAD is detached, perhaps by an operation in progress.
 
     """
     branch = configured or git.branch()
     if branch is None:
+        refuse_operation(git)
         raise Refused("HEAD is detached", code="detached-head", remedy="`git switch BRANCH`")
     return branch
+
+
+def refuse_operation(git: Git) -> None:
+    """Refuse a merge, rebase, cherry-pick, revert or bisect in progress.
+
+    Raises:
+        Refused: one is.
+
+    """
+    operation = git.operation()
+    if operation:
+        give_up = "reset" if operation == "bisect" else "--abort"
+        raise Refused(
+            f"a {operation} is in progress",
+            code="operation-in-progress",
+            remedy=f"finish it (`git status` shows how), or give it up: `git {operation} {give_up}`",
+        )
 
 
 def instance_id(workspace: Workspace) -> str:

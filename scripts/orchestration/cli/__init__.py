@@ -10,7 +10,7 @@ import click
 
 import orchestration
 from orchestration.console import Console
-from orchestration.errors import ExitCode, OrchestrationError
+from orchestration.errors import ExitCode, OrchestrationError, UsageError
 
 COMMANDS = {
     "run": "orchestration.cli.run",
@@ -50,7 +50,7 @@ class _Commands(click.Group):
 @click.version_option(orchestration.__version__, message="orchestrator %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    r"""Two coding agents take turns on one git branch: galph plans and reviews, ralph implements.
+    """Two coding agents take turns on one git branch: galph plans and reviews, ralph implements.
 
     \b
     orchestrator init                    set up this repository (one commit)
@@ -58,7 +58,7 @@ def cli(context: click.Context) -> None:
     orchestrator status                  whose turn, what happened, what is unusual
 
     Options without a command are those of `run`. Every command has --help.
-    """
+    """  # noqa: D301 - click's mark for lines that are kept
     if context.invoked_subcommand is None:
         look = importlib.import_module("orchestration.cli.look")
         console = Console()
@@ -77,7 +77,10 @@ def execute(args: list[str]) -> int:
     try:
         code = cli.main(args=args, prog_name="orchestrator", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        if "--json" in args:
+            console.refuse(UsageError(error.format_message(), code="usage", remedy="`orchestrator COMMAND --help`"))
+        else:
+            error.show()
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         return ExitCode.INTERRUPTED

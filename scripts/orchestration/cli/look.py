@@ -27,7 +27,10 @@ def show_if_there(console: Console) -> None:
 @click.command()
 @json_option
 def status(*, as_json: bool) -> int:
-    """Show on one screen whose turn it is, what happened last, what comes next and what is unusual."""
+    """Show whose turn it is, and what is unusual.
+
+    And what happened last, what comes next and why: one screen.
+    """
     place = here()
     console = Console(as_json=as_json)
     with Loop(SystemClock()) as loop:
@@ -43,7 +46,10 @@ def status(*, as_json: bool) -> int:
 @configured
 @json_option
 def route(*, flags: dict[str, str | bool], pairs: tuple[str, ...], as_json: bool) -> int:
-    """Print which prompt the next turn runs, and why; runs no agent."""
+    """Print which prompt runs next, and why.
+
+    Runs no agent.
+    """
     place = here(flags, pairs)
     console = Console(as_json=as_json)
     with Loop(SystemClock()) as loop:

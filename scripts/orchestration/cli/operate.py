@@ -25,14 +25,20 @@ def _post(change: decisions.Change, *, as_json: bool) -> int:
 @click.command()
 @json_option
 def retry(*, as_json: bool) -> int:
-    """Let the failed turn run again, on the tree as it is."""
+    """Let the failed turn run again.
+
+    It goes on with the work tree as it is.
+    """
     return _post(decisions.retry, as_json=as_json)
 
 
 @click.command()
 @json_option
 def skip(*, as_json: bool) -> int:
-    """Go on with the other actor, as if the failed turn had succeeded."""
+    """Go on without the failed turn.
+
+    It is the other actor's turn then, as if this one had succeeded; its commits stay.
+    """
     return _post(decisions.skip, as_json=as_json)
 
 
@@ -41,14 +47,17 @@ def skip(*, as_json: bool) -> int:
 @click.argument("result", type=click.Choice(["ok", "fail"]))
 @json_option
 def stamp(*, actor: str, result: str, as_json: bool) -> int:
-    """Record a turn that ACTOR did by hand, or that no daemon will finish, as ok or fail."""
+    """Record a turn that was done by hand.
+
+    Or one that no daemon will finish. ACTOR must be the one whose turn it is.
+    """
     return _post(decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
 
 
 @click.command()
 @json_option
 def resume(*, as_json: bool) -> int:
-    """Lift a pause, and clear the exit flag if it is set."""
+    """Lift a pause, and clear the exit flag."""
     place = here()
     console = Console(as_json=as_json)
     requests = Control(place.workspace.control)
@@ -74,7 +83,7 @@ def resume(*, as_json: bool) -> int:
 )
 @json_option
 def stop(*, now: bool, as_json: bool) -> int:
-    """Ask the daemon of this clone to stop after its turn."""
+    """Stop the daemon of this clone, after its turn."""
     workspace = here().workspace
     console = Console(as_json=as_json)
     holder = read_holder(workspace.own)
@@ -92,7 +101,10 @@ def stop(*, now: bool, as_json: bool) -> int:
 @click.command()
 @json_option
 def pause(*, as_json: bool) -> int:
-    """Hold the loop between turns until `resume`; a later start waits too."""
+    """Hold the loop between turns, until `resume`.
+
+    A later start waits too.
+    """
     workspace = here().workspace
     Control(workspace.control).ask(Request.PAUSE)
     console = Console(as_json=as_json)

@@ -20,9 +20,10 @@ from orchestration.errors import ExitCode
 @click.option("--undo", is_flag=True, help="Remove what init wrote and nobody changed, in one commit.")
 @json_option
 def init(*, no_commit: bool, undo: bool, as_json: bool) -> int:
-    """Set up this repository: configuration, prompts and state, as one commit that touches nothing else.
+    """Set up this repository, in one commit.
 
-    Nothing is overwritten, no hook runs, and what you have staged stays staged.
+    Writes configuration, prompts and state, and commits exactly these. Nothing is overwritten, no hook runs, and what
+    you have staged stays staged.
     """
     place = here()
     console = Console(as_json=as_json)
@@ -59,8 +60,9 @@ def _next_steps(*, committed: bool) -> str:
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print failures and the end only.")
 def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: bool) -> int:
-    """Run the loop on a small real project with the built-in agent: no model, no network, under a minute.
+    """Show the loop on a small real project.
 
+    With the built-in agent: no model, no network, under a minute.
     The project is made in FOLDER (default: ./galph-demo) and kept.
     """
     place = (folder or sample.free_folder(Path.cwd())).resolve()
@@ -69,7 +71,7 @@ def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: b
         console.say(f"a sample project in {place}: a package with failing tests and a plan of four tasks")
     shown = sample.run(place, console, SystemClock(), from_pairs(list(pairs)))
     if as_json:
-        console.dump({**shown._asdict(), "folder": str(place)})
+        console.dump({**shown._asdict(), "folder": str(place)}, indent=None)
     else:
         console.say(_told(place, shown))
     return shown.ended.exit_code or (ExitCode.OK if shown.after.green else ExitCode.TURN_FAILED)

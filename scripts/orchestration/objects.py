@@ -1,0 +1,94 @@
+"""One long-lived `git cat-file`: what a name means and what an object holds, without a process for every question."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestration.process import Child, Completed, Loop, Request, Why
+
+
+class ReaderEndedError(Exception):
+    """git cat-file ended or stalled; `done` is how."""
+
+    def __init__(self, done: Completed) -> None:
+        super().__init__(done.stderr.decode(errors="replace"))
+        self.done = done
+
+
+class ObjectReader:
+    """Answers in the order of the questions; refs and objects are read anew for each of them.
+
+    Args:
+        loop: serves its pipes.
+        argv: git with its flags.
+        cwd: a folder of the repository.
+        env: git's environment.
+        timeout: seconds that an answer may take.
+
+    """
+
+    def __init__(self, loop: Loop, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float) -> None:
+        self._loop = loop
+        self._request = Request(argv=(*argv, "cat-file", "--batch-command"), cwd=cwd, env=dict(env), interactive=True)
+        self._timeout = timeout
+        self._child: Child | None = None
+        self._heard: dict[str, bytearray] = {}
+
+    def ids(self, names: Sequence[str]) -> list[str | None]:
+        """Return the object id that each name means, None where it means none.
+
+        Raises:
+            ReaderEndedError: git ended instead of answering.
+
+        """
+        return [oid for oid, _ in self._ask("info", names)]
+
+    def contents(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes of each object, None where there is none.
+
+        Raises:
+            ReaderEndedError: git ended instead of answering.
+
+        """
+        return [data for _, data in self._ask("contents", names)]
+
+    def _ask(self, question: str, names: Sequence[str]) -> list[tuple[str | None, bytes | None]]:
+        if any("\n" in name for name in names):
+            raise ValueError(names)
+        child = self._child if self._child and self._child.completed is None else self._begin()
+        child.send(b"".join(os.fsencode(f"{question} {name}\n") for name in names))
+        timer = self._loop.after(self._timeout, lambda: child.stop(Why.TIMEOUT))
+        try:
+            return [self._answer(child, with_data=question == "contents") for _ in names]
+        finally:
+            timer.cancel()
+
+    def _begin(self) -> Child:
+        self._heard = {"stdout": bytearray(), "stderr": bytearray()}
+        self._child = self._loop.spawn(self._request, lambda name, data: self._heard[name].extend(data))
+        return self._child
+
+    def _answer(self, child: Child, *, with_data: bool) -> tuple[str | None, bytes | None]:
+        words = self._take_line(child).split()
+        if len(words) != 3 or not words[2].isdigit():  # noqa: PLR2004 - oid, type, size; else "... missing"
+            return None, None
+        data = self._take(child, int(words[2]) + 1)[:-1] if with_data else None
+        return words[0].decode(), data
+
+    def _take_line(self, child: Child) -> bytes:
+        while (end := self._heard["stdout"].find(b"\n")) < 0:
+            self._wait(child)
+        return self._take(child, end + 1)
+
+    def _take(self, child: Child, size: int) -> bytes:
+        heard = self._heard["stdout"]
+        while len(heard) < size:
+            self._wait(child)
+        taken = bytes(heard[:size])
+        del heard[:size]
+        return taken
+
+    def _wait(self, child: Child) -> None:
+        if child.completed:
+            raise ReaderEndedError(child.completed)
+        self._loop.step()
