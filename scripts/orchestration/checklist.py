@@ -20,6 +20,7 @@ from pathlib import Path
 
 import git
 
+from orchestration import files
 from orchestration.clock import SystemClock
 from orchestration.config import FILE, resolve, routes
 from orchestration.environment import for_agent, inherited
@@ -119,13 +120,15 @@ class Checklist:
     def implement(self) -> str:
         """Do the task that input.md names, prove it, tick it and commit."""
         task = self._assigned()
-        if task.done:
+        if task.done and not self._plan_is_changed():
             return f"{task.id} was done already."
-        self._sh("\n".join(task.script), f"the block of {task.id}")
-        if task.check:
-            self._sh(task.check, f"the check of {task.id}")
-        self._tick(task, done=True)
-        self._note(f"{task.id}: done" + (f", proved by `{task.check}`" if task.check else ""))
+        if not task.done:
+            self._sh("\n".join(task.script), f"the block of {task.id}")
+            if task.check:
+                self._sh(task.check, f"the check of {task.id}")
+            self._tick(task, done=True)
+            self._note(f"{task.id}: done" + (f", proved by `{task.check}`" if task.check else ""))
+            self._save()
         self._commit(f"{task.id}: {task.title}" + (f" (tests: {task.check})" if task.check else ""))
         return f"Did {task.id}: {task.title}."
 
@@ -136,6 +139,7 @@ class Checklist:
         for task in failed:
             self._tick(task, done=False)
             self._note(f"{task.id}: reopened by review, `{task.check}` fails")
+            self._save()
         names = ", ".join(task.id for task in failed)
         report = (
             f"Review: {checked} finished tasks checked" + (f"; reopened: {names}" if failed else "; all hold") + "."
@@ -168,23 +172,28 @@ class Checklist:
     def _tick(self, task: Task, *, done: bool) -> None:
         lines = self._text.splitlines()
         lines[task.line] = re.sub(r"\[[ xX]\]", "[x]" if done else "[ ]", lines[task.line], count=1)
-        self._write("\n".join(lines) + "\n")
+        self._text = "\n".join(lines) + "\n"
         task.done = done
 
     def _note(self, text: str) -> None:
         """Append to the attempts history at the plan's end."""
         body = self._text.rstrip("\n")
         body += "" if f"\n{HISTORY}" in f"\n{body}" else f"\n\n{HISTORY}\n"
-        self._write(f"{body}\n- i={self._environment.get('ORCH_ITERATION', '?')} {text}\n")
+        self._text = f"{body}\n- i={self._environment.get('ORCH_ITERATION', '?')} {text}\n"
 
-    def _write(self, text: str) -> None:
-        self._text = text
-        PLAN.write_text(text, encoding="utf-8")
+    def _save(self) -> None:
+        """Write the plan at once: an agent that is killed half-way finds it ticked and noted, or neither."""
+        files.replace(PLAN, self._text.encode())
 
     def _ask_to_exit(self, reason: str) -> None:
         file = Path(self._config.state_file)
         raw = json.loads(file.read_bytes())
-        file.write_text(json.dumps({**raw, "exit": True, "exit_reason": reason}, indent=2) + "\n", encoding="utf-8")
+        files.replace(file, (json.dumps({**raw, "exit": True, "exit_reason": reason}, indent=2) + "\n").encode())
+
+    def _plan_is_changed(self) -> bool:
+        """Tell whether the plan is not committed as it is: an attempt before this one was cut off in between."""
+        with git.Repo(Path.cwd(), search_parent_directories=True) as repository:
+            return bool(repository.git.status("--porcelain", "--", str(PLAN)))
 
     def _commit(self, message: str) -> None:
         """Commit everything but what is the tool's, as a person would with `git add` and `git commit`."""

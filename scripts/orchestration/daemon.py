@@ -60,6 +60,7 @@ class Stops:
     def halt(self) -> Halt | None:
         """Return how to stop if a stop at once was asked for."""
         remedy = "the next start goes on where this one stood"
+        self._loop.listen()
         if self._loop.signals:
             number = self._loop.signals[0]
             return Halt(ExitCode(128 + number), "signal", f"{number.name} was received", remedy)
@@ -91,6 +92,9 @@ class Daemon:
     def run(self, ports: Ports) -> Halt:
         """Serve the step table until something says halt."""
         entry = ports.journal.read()
+        claim = claim_of(entry)
+        if claim:  # no second agent starts beside a living one
+            ports.end_leavings(claim)
         while True:
             halt = self._stops.halt() if isinstance(entry, _BEFORE_THE_AGENT) else None
             if halt is None and isinstance(entry, Idle):

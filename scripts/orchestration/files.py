@@ -14,7 +14,7 @@ def replace(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         OSError: the old file is then untouched.
 
     """
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sibling = path.with_name(f".{path.name}.tmp")  # not the pid's: what a killed writer left is written over
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:

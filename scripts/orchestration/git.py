@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from orchestration.environment import for_git, with_identity
 from orchestration.errors import OrchestrationError
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.process import Completed, Loop, Request, Why
+from orchestration.reaper import working_in
 
 TIMEOUT = 600.0
 _FLAGS = (
@@ -342,7 +344,7 @@ class Git:
         real = self.top / self.ask("rev-parse", "--git-path", "index")
         with _temporary(scratch) as index:
             if real.exists():
-                shutil.copyfile(real, index)  # its stat data spares reading every file again
+                shutil.copy2(real, index)  # with its time: git reads again what is no older than that
             wanted = b"".join(os.fsencode(path) + b"\0" for path in paths)
             add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
             done = self.call(*add, stdin=wanted, index=index)
@@ -367,6 +369,23 @@ class Git:
     def delete_ref(self, ref: str, old: str) -> None:
         """Delete a ref that still has the value `old`."""
         self.ask("update-ref", "-d", ref, old)
+
+    def break_locks(self, branch: str, since: datetime) -> list[str]:
+        """Remove the locks that a git left which was killed after `since`; return them.
+
+        The caller holds the work tree's lock and has ended the turn's processes; while any other git works here, all
+        stay.
+        """
+        names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
+        asked = [word for name in names for word in ("--git-path", name)]
+        found = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
+        stale = [path for path in found if path.exists() and path.stat().st_mtime >= since.timestamp()]
+        busy = set(working_in(self.top, "git")) - self.loop.children()
+        if not stale or busy:
+            return []
+        for path in stale:
+            path.unlink(missing_ok=True)
+        return [str(path) for path in stale]
 
     def set_index(self, changes: Iterable[Change]) -> None:
         """Give just these paths new entries in the person's index."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from orchestration.bus import Bus
@@ -10,7 +11,7 @@ from orchestration.collect import Collector
 from orchestration.errors import ExitCode
 from orchestration.events import AnyEvent, Notice
 from orchestration.git import Git
-from orchestration.journal import Entry, Journal
+from orchestration.journal import Claim, Entry, Journal
 from orchestration.reports import Reports
 from orchestration.router import Routes
 from orchestration.runner import Runner
@@ -41,6 +42,12 @@ class Ports:
     def note(self, code: str, text: str) -> None:
         """Emit what went as expected; shown with -v, always in the log."""
         self.emit(Notice(level="info", code=code, text=text))
+
+    def end_leavings(self, claim: Claim) -> None:
+        """End what is left of a turn's agent, and the locks of its git."""
+        self.runner.reap(claim)
+        for lock in self.git.break_locks(claim.branch, datetime.fromisoformat(claim.claimed_at)):
+            self.tell("lock-removed", f"a git of {claim.name} was killed and left {lock}; it was removed")
 
     def tell(self, code: str, text: str) -> None:
         """Emit a warning that a person should see."""

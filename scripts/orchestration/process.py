@@ -1,28 +1,23 @@
-"""Processes: the only importer of subprocess, around one selectors loop (architecture.md, "One thread, one loop").
+"""Processes: the only importer of subprocess.
 
-A child's pipes, its end, signals, timers and the wake byte all arrive in the same select. A signal handler only notes
-the number: the byte that wakes the select may be lost in a full pipe. Whatever starts a child, git or an agent, drains
-and ends it here.
+Whatever starts a child, git or an agent, drains and ends it here, in the one select of the loop.
 """
 
 import contextlib
 import fcntl
-import heapq
 import os
 import selectors
 import signal
-import socket
 import subprocess  # noqa: TID251 - this is the one door
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from itertools import count
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import TracebackType
 
 from orchestration.clock import Clock
+from orchestration.loop import EventLoop, Timer
 from orchestration.reaper import descendants, end_survivors
 
 Sink = Callable[[str, bytes], None]
@@ -75,28 +70,6 @@ class Completed:
     stdout: bytes = b""
     stderr: bytes = b""
     unkillable: Sequence[int] = ()
-
-
-class Timer:
-    """A callback at a moment; `cancel` makes it nothing."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback: Callable[[], None] | None = callback
-
-    @property
-    def idle(self) -> bool:
-        """Whether it has fired or was cancelled."""
-        return self._callback is None
-
-    def cancel(self) -> None:
-        """Forget the callback."""
-        self._callback = None
-
-    def fire(self) -> None:
-        """Call it, once."""
-        callback, self._callback = self._callback, None
-        if callback:
-            callback()
 
 
 @dataclass(eq=False)
@@ -240,8 +213,8 @@ class Child:
         self.loop.forget(self)
 
 
-class Loop:
-    """One thread, one select.
+class Loop(EventLoop):
+    """The event loop with its children.
 
     Args:
         clock: the only thing that waits.
@@ -252,33 +225,10 @@ class Loop:
     """
 
     def __init__(self, clock: Clock, *, catch: Sequence[signal.Signals] = (), adopt: bool = False) -> None:
-        self.clock = clock
-        self.signals: list[signal.Signals] = []
+        super().__init__(clock, catch=catch)
         self._adopt = adopt
         self._before = descendants() if adopt else frozenset[int]()
-        self._arrived: list[int] = []
-        self._catch = (*catch, signal.SIGCHLD)
-        self._selector = selectors.DefaultSelector()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._number = count()
         self._children: dict[int, Child] = {}
-        self._ear, self._mouth = socket.socketpair()
-        self._restore: list[Callable[[], object]] = []
-
-    def __enter__(self) -> Self:
-        for end in (self._ear, self._mouth):
-            end.setblocking(False)
-        self.watch(self._ear.fileno(), selectors.EVENT_READ, self._hear)
-        old = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
-        self._restore.append(lambda: signal.set_wakeup_fd(old))
-        mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._catch)  # whoever started us may have blocked them
-        self._restore.append(partial(signal.pthread_sigmask, signal.SIG_SETMASK, mask))
-        for number in self._catch:
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # started under nohup: a HUP stays ignored
-            before = signal.signal(number, self._note)
-            self._restore.append(partial(signal.signal, number, before))
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -286,59 +236,7 @@ class Loop:
         for child in list(self._children.values()):
             child.stop()
         self.run_until(lambda: not self._children)
-        for restore in reversed(self._restore):
-            restore()
-        self._selector.close()
-        self._ear.close()
-        self._mouth.close()
-
-    # --- what may be asked of it -------------------------------------------------------------------------------------
-
-    def watch(self, descriptor: int, events: int, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever the descriptor is ready.
-
-        Raises:
-            PermissionError: for a regular file, which is always ready.
-
-        """
-        self._selector.register(descriptor, events, callback)
-
-    def unwatch(self, descriptor: int) -> None:
-        """Stop watching; not being watched is fine."""
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(descriptor)
-
-    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call `callback` once, that many seconds from now."""
-        timer = Timer(callback)
-        heapq.heappush(self._timers, (self.clock.monotonic() + seconds, next(self._number), timer))
-        return timer
-
-    def wake(self) -> None:
-        """Make the current or next wait return; the one method that another thread may call."""
-        with contextlib.suppress(OSError):
-            self._mouth.send(b"\0")
-
-    def run_until(self, done: Callable[[], bool]) -> None:
-        """Serve everything until `done()`."""
-        while not done():
-            self.step()
-
-    def pause(self, seconds: float) -> None:
-        """Wait without serving anything, for the moments in which nothing else may happen."""
-        with selectors.SelectSelector() as nothing:
-            self.clock.wait(self.clock.monotonic() + seconds, nothing)
-
-    def step(self) -> None:
-        """Serve one select."""
-        while self._timers and self._timers[0][2].idle:
-            heapq.heappop(self._timers)
-        deadline = self._timers[0][0] if self._timers else None
-        for key, _ in self.clock.wait(deadline, self._selector):
-            if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier callback of this round
-                key.data()
-        while self._timers and self._timers[0][0] <= self.clock.monotonic():
-            heapq.heappop(self._timers)[2].fire()
+        super().__exit__(kind, error, trace)
 
     def spawn(self, request: Request, sink: Sink) -> Child:
         """Start a child in a session of its own.
@@ -388,25 +286,16 @@ class Loop:
         kept = self._before.union(pid for pid, child in self._children.items() if child.code is None)
         return end_survivors(stamp, self._pause_and_reap, spare=kept if self._adopt else None)[1]
 
+    def children(self) -> set[int]:
+        """Return the processes that run for us."""
+        return set(self._children)
+
     def forget(self, child: Child) -> None:
         """Drop a child that has ended."""
         self._children.pop(child.popen.pid, None)
 
-    # --- what arrives ------------------------------------------------------------------------------------------------
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self._arrived.append(number)
-
-    def _hear(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._ear.recv(4096):
-                pass
-        arrived, self._arrived = self._arrived, []
-        self.signals += [signal.Signals(number) for number in arrived if number != signal.SIGCHLD]
-        if signal.SIGCHLD in arrived:
-            self._reap()
-
-    def _reap(self) -> None:
+    def children_ended(self) -> None:
+        """Look which of them it was; reap what was adopted."""
         for child in list(self._children.values()):
             child.poll()
         if self._adopt:

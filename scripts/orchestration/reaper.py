@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 STAMP = "ORCH_TURN_STAMP"
 PATIENCE = 5.0
@@ -45,8 +46,33 @@ if sys.platform == "linux":
                 marked = False
             yield int(name), int(parent), marked
 
+    def working_in(folder: Path, name: str) -> list[int]:
+        """Return the living processes called `name` or `name-...` whose current folder is `folder` or below."""
+        found: list[int] = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                called = (process / "comm").read_text().strip()
+                where = (process / "cwd").readlink()
+            except OSError:
+                continue
+            if called.partition("-")[0] == name and where.is_relative_to(folder):
+                found.append(int(process.name))
+        return found
+
 else:
     import psutil
+
+    def working_in(folder: Path, name: str) -> list[int]:
+        """Return the living processes called `name` or `name-...` whose current folder is `folder` or below."""
+        found: list[int] = []
+        for process in psutil.process_iter():
+            try:
+                called, where = process.name(), Path(process.cwd())
+            except psutil.Error:
+                continue
+            if called.partition("-")[0] == name and where.is_relative_to(folder):
+                found.append(process.pid)
+        return found
 
     def _processes(mark: bytes) -> Iterator[tuple[int, int, bool]]:
         """Yield (pid, parent, carries the mark) of every process that is not a zombie."""
@@ -69,12 +95,21 @@ def descendants() -> frozenset[int]:
 
 
 def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
-    """Return the living processes that carry `stamp`.
+    """Return the living processes that carry `stamp`, and all below them: `env -i` and sudo drop the stamp.
 
     With `spare` (what this process means to keep) also every descendant of this process that is not below one of it.
     """
     own = os.getpid()
     table = {pid: (parent, marked) for pid, parent, marked in _processes(f"{STAMP}={stamp}".encode())}
+
+    def of_the_turn(pid: int) -> bool:
+        seen = set[int]()
+        while pid in table and pid not in seen and pid != own:
+            if table[pid][1]:
+                return True
+            seen.add(pid)
+            pid = table[pid][0]
+        return False
 
     def below_us(pid: int) -> bool:
         seen = set[int]()
@@ -87,7 +122,7 @@ def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
                 return not seen & set(spare)
         return False
 
-    return [pid for pid, (_, marked) in table.items() if pid != own and (marked or below_us(pid))]
+    return [pid for pid in table if pid != own and (of_the_turn(pid) or below_us(pid))]
 
 
 def end_survivors(

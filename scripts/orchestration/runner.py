@@ -10,7 +10,7 @@ from orchestration import environment, failpoints
 from orchestration.agents import Agent
 from orchestration.errors import Refused
 from orchestration.journal import Claim, Outcome
-from orchestration.process import Completed, Loop, Request, Why
+from orchestration.process import Child, Completed, Loop, Request, Why
 from orchestration.reaper import STAMP
 from orchestration.reports import RawLog
 from orchestration.state import Failure
@@ -27,8 +27,9 @@ _FINAL = "### Turn Summary"
 # died may have failed of that alone (its pipes were closed). A daemon is dead from PF_EXITING (4) on, which the kernel
 # sets before it closes the pipes; its pid answers for a while longer.
 _WITNESS = """
-record=$1; shift
-trap : HUP INT QUIT USR1 USR2 TERM
+record=$1; shift; stopped=
+trap 'stopped=1' HUP INT QUIT USR1 USR2 TERM
+[ "$stopped" ] && exit 143  # before the agent began: it would never hear of it
 "$@"
 code=$?
 dying() { read -r stat <"/proc/$PPID/stat" && set -- ${stat##*) } && [ $(($7 & 4)) != 0 ]; }
@@ -125,7 +126,22 @@ class Runner:
 
         failpoints.hit("turn.before_spawn")
         child = self._loop.spawn(self._request(job, record, scratch), take)
-        failpoints.hit("turn.after_spawn")
+        try:
+            failpoints.hit("turn.after_spawn")
+            completed = self._serve(child, before_stop)
+        except BaseException:
+            child.stop()
+            if self._loop.wait(child).why is Why.STOPPED:
+                record.unlink(missing_ok=True)  # it did not end: we ended it
+            raise
+        failpoints.hit("turn.agent_ended")
+        job.log.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+        _require_dead(completed.unkillable)
+        return Result(completed, _outcome(completed, job, memory.text(), spoken.text()), spoken.text())
+
+    def _serve(self, child: Child, before_stop: Callable[[], None]) -> Completed:
+        """Serve the agent until it has ended, stopping it when that is wanted."""
         asked = 0
         while child.completed is None:
             now = self._stop_wanted() if child.code is None else asked  # an agent that has ended is not interrupted
@@ -136,11 +152,7 @@ class Runner:
                 child.kill()
             asked = now
             self._loop.step()
-        failpoints.hit("turn.agent_ended")
-        job.log.close()
-        shutil.rmtree(scratch, ignore_errors=True)
-        _require_dead(child.completed.unkillable)
-        return Result(child.completed, _outcome(child.completed, job, memory.text(), spoken.text()), spoken.text())
+        return child.completed
 
     def reap(self, claim: Claim) -> None:
         """End what an earlier daemon's agent left alive: no second agent starts beside a living one.

@@ -52,7 +52,6 @@ def choose_prompt(ports: Ports, entry: Claimed) -> Step:
     try:
         if wants_override(routes, claim.actor) and routes.router:
             ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
-            ports.runner.reap(claim)
             result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
             if result.completed.why is Why.STOPPED:
                 return entry
@@ -72,10 +71,7 @@ def _prompt(ports: Ports, name: str) -> Path:
 
 
 def begin_agent(ports: Ports, entry: Routed) -> Step:
-    """End what an interrupted attempt left, and note that an agent of this process is about to run."""
-    if entry.turn.interrupted:
-        ports.runner.reap(entry.turn.claim)
-        ports.runner.forget(entry.turn.claim)
+    """Note that an agent of this process is about to run."""
     return Running(entry.turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
 
 
@@ -99,7 +95,6 @@ def _after_death(ports: Ports, entry: Running) -> Step:
     An agent that ended by itself is not run again. Otherwise the tree is kept and the turn runs again for the same
     claim; too many unclean deaths fail it. A reboot does not count.
     """
-    ports.runner.reap(entry.turn.claim)
     code = ports.runner.witnessed(entry.turn.claim)
     if code is not None:
         failure = Failure(

@@ -23,6 +23,7 @@ COMMANDS = {
     "stop": "orchestration.cli.operate",
     "pause": "orchestration.cli.operate",
     "resume": "orchestration.cli.operate",
+    "rescue": "orchestration.cli.rescue",
     "demo": "orchestration.cli.setup",
     "checklist": "orchestration.cli.agent",
 }

@@ -1,0 +1,80 @@
+"""`orchestrator rescue`: look at what was kept, and bring it back."""
+
+import click
+
+from orchestration import rescue as kept
+from orchestration.cli.options import here, json_option
+from orchestration.clock import SystemClock
+from orchestration.console import Console
+from orchestration.environment import inherited
+from orchestration.git import Git
+from orchestration.process import Loop
+
+
+@click.group()
+def rescue() -> None:
+    """See and bring back what was kept.
+
+    A rescue ref holds the work tree as it was when a turn failed, was interrupted or was fenced, or what lay
+    uncommitted when it began.
+    """
+
+
+@rescue.command("list")
+@json_option
+def list_(*, as_json: bool) -> int:
+    """List what is kept, oldest first."""
+    console = Console(as_json=as_json)
+    with Loop(SystemClock()) as loop:
+        found = kept.find(Git(loop, here().workspace.top, inherited()))
+    if as_json:
+        console.dump(found)
+        return 0
+    for item in found:
+        console.say(f"{item.name}  {item.when}  {item.why}: {len(item.paths)} path{'s' * (len(item.paths) != 1)}")
+    if not found:
+        console.say("nothing is kept")
+    return 0
+
+
+@rescue.command()
+@click.argument("name")
+@json_option
+def show(*, name: str, as_json: bool) -> int:
+    """Show what NAME holds beside the commit that it lay on.
+
+    NAME is a ref from `rescue list`, or the end of one.
+    """
+    console = Console(as_json=as_json)
+    with Loop(SystemClock()) as loop:
+        git = Git(loop, here().workspace.top, inherited())
+        item = kept.one(git, name)
+        if as_json:
+            console.dump(item)
+        else:
+            console.say(kept.patch(git, item))
+    return 0
+
+
+@rescue.command()
+@click.argument("name")
+@click.argument("paths", nargs=-1)
+@json_option
+def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
+    """Write the kept files of NAME (only PATHS, if given) back to the work tree.
+
+    A file that differs from both HEAD and the kept one is not overwritten: then nothing is written.
+    """
+    console = Console(as_json=as_json)
+    with Loop(SystemClock()) as loop:
+        place = here().workspace
+        git = Git(loop, place.top, inherited())
+        written = kept.restore(git, place.top, kept.one(git, name), paths)
+    if as_json:
+        console.dump({"restored": written})
+        return 0
+    for path in written:
+        console.say(f"  restored  {path}")
+    if not written:
+        console.say("everything is as it was kept")
+    return 0

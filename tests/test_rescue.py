@@ -1,0 +1,81 @@
+"""What was kept can be seen and comes back, and nothing that is there is overwritten."""
+
+import json
+
+import pytest
+
+from conftest import Project
+
+LEAVER = r"""
+printf 'half done\n' > 'src/half done.py'
+printf '#!/bin/sh\n' > src/tool.sh; chmod +x src/tool.sh
+ln -s app.py src/link
+printf 'changed\n' >> src/app.py
+rm README.md
+exit 3
+"""
+
+
+@pytest.fixture
+def failed(project: Project) -> Project:
+    """Give a project whose first turn failed and left a tree that was kept; the tree itself is clean again."""
+    assert project.call("run", "--agent", project.agent(LEAVER)) == 4
+    project.git("checkout", "--quiet", "--", ".")
+    project.git("clean", "--quiet", "-fd")
+    return project
+
+
+def kept(project: Project, capfd: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capfd.readouterr()
+    assert project.call("rescue", "list", "--json") == 0
+    (only,) = json.loads(capfd.readouterr().out)
+    assert isinstance(only, dict)
+    return only
+
+
+def test_a_kept_tree_is_listed_shown_and_restored(failed: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    item = kept(failed, capfd)
+    assert item["paths"] == ["README.md", "src/app.py", "src/half done.py", "src/link", "src/tool.sh"]
+    assert item["why"] == "agent-failed"
+
+    assert failed.call("rescue", "show", "1") == 0
+    assert "+half done" in capfd.readouterr().out
+
+    assert failed.call("rescue", "restore", str(item["name"])) == 0
+    assert not (failed.path / "README.md").exists()
+    assert (failed.path / "src/app.py").read_text() == "print('hello')\nchanged\n"
+    assert (failed.path / "src/half done.py").read_text() == "half done\n"
+    assert (failed.path / "src/tool.sh").stat().st_mode & 0o111
+    assert (failed.path / "src/link").readlink().name == "app.py"
+
+    assert failed.call("rescue", "restore", "1") == 0  # again: nothing is left to do
+    assert "everything is as it was kept" in capfd.readouterr().out
+
+
+def test_one_path_comes_back_alone(failed: Project) -> None:
+    assert failed.call("rescue", "restore", "1", "src/app.py") == 0
+
+    assert failed.dirt() == " M src/app.py"
+
+
+def test_what_a_person_has_written_meanwhile_is_not_overwritten(
+    failed: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failed.write("src/app.py", "mine\n")
+    before = failed.dirt()
+
+    assert failed.call("rescue", "restore", "1") == 3
+
+    assert "src/app.py" in capfd.readouterr().err
+    assert failed.dirt() == before
+    assert (failed.path / "src/app.py").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("args", [["show", "nothing"], ["restore", "1", "no/such/path"]])
+def test_an_unknown_name_is_a_usage_error(failed: Project, args: list[str]) -> None:
+    assert failed.call("rescue", *args) == 2
+
+
+def test_nothing_kept_is_said(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    assert project.call("rescue", "list") == 0
+    assert "nothing is kept" in capfd.readouterr().out
