@@ -595,7 +595,7 @@ def test_pause_holds_between_turns_and_resume_is_noticed_at_once(
     assert gate.turn() == "1/ralph"
     gate.let_go()
     assert daemon.end() == 0
-    assert "1 iterations are done" in daemon.text
+    assert "1 iteration is done" in daemon.text
     assert project.state()["iteration"] == 2
 
 
@@ -711,7 +711,7 @@ def test_iterations_and_once_bound_a_run(project: Project, capsys: Capture) -> N
 
     assert "after 1 turn: one turn was asked for" in person(project, capsys, "run", "--once", "--agent", agent)
     assert (project.state()["iteration"], project.state()["expected_actor"]) == (1, "ralph")
-    assert "1 iterations are done" in person(project, capsys, "run", "-n", "1", "--agent", agent)
+    assert "1 iteration is done" in person(project, capsys, "run", "-n", "1", "--agent", agent)
     assert (project.state()["iteration"], project.state()["expected_actor"]) == (2, "galph")
     lines = scripted(project, capsys, "--mode", "combined", "--sync-loops", "2", "--agent", agent)
     assert [json.loads(line)["event"] for line in lines].count("turn-ended") == 4

@@ -100,7 +100,8 @@ def test_a_run_leaves_its_folder_with_raw_logs_records_events_and_a_table(projec
     assert run["folder"] == str(folder)
 
     events = decoded((folder / "events.jsonl").read_text().splitlines())
-    kinds = [RunStarted, TurnStarted, TurnEnded, TurnStarted, TurnEnded, RunEnded]
+    in_a_turn = [Notice, TurnStarted, TurnEnded, Notice]
+    kinds = [RunStarted, *in_a_turn, *in_a_turn, RunEnded]
     assert [type(event) for event in events] == kinds
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", event.at) for event in events)
 
@@ -114,6 +115,7 @@ def test_a_run_leaves_its_folder_with_raw_logs_records_events_and_a_table(projec
         "actor": "ralph",
         "prompt": "main.md",
         "prompt_sha256": hashlib.sha256((project.path / "prompts" / "main.md").read_bytes()).hexdigest(),
+        "routed": "ralph's own prompt",
         "reason": None,
         "agent": "agent",
         "argv": [agent],
@@ -284,7 +286,7 @@ def test_a_log_folder_that_is_spoiled_meanwhile_costs_logs_and_never_the_turn(
     assert project.call("run", "-n", "1", "--json", "--agent", agent) == 0
 
     events = decoded(capsys.readouterr().out.splitlines())
-    assert [event.code for event in events if isinstance(event, Notice)] == ["log-lost"]
+    assert [event.code for event in events if isinstance(event, Notice) and event.level == "warning"] == ["log-lost"]
     assert [event.ok for event in events if isinstance(event, TurnEnded)] == [True, True]
     assert (project.state()["iteration"], project.journal(), project.dirt()) == (2, "idle", "")
 

@@ -60,7 +60,10 @@ def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
     claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
-    return Claiming(claim, ports.collector.snapshot(dirt), entry.carry)
+    claiming = Claiming(claim, ports.collector.snapshot(dirt), entry.carry)
+    if claiming.before != ports.git.tree(claim.base):
+        ports.journal.write(claiming)  # a pin is about to be made: a restart must find whose it is
+    return claiming
 
 
 def _require_own_state(ports: Ports, now: State) -> None:

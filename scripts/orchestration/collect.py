@@ -11,12 +11,14 @@ from pathspec import GitIgnoreSpec
 
 from orchestration import failpoints
 from orchestration.errors import UsageError
-from orchestration.git import Change, Commit, Dirt, File, Git
+from orchestration.git import Change, Commit, Dirt, File, Git, PathGoneError
 from orchestration.journal import Claim, Turn
 from orchestration.settings import Config
 from orchestration.workspace import Workspace
 
 MIB = 1 << 20
+_PATIENCE = 5
+"""Looks at a tree in which files come and go, before that is an error."""
 _LISTED = 20
 """Paths that a message lists before it only counts."""
 
@@ -111,6 +113,14 @@ class Collector:
 
         A file over `limits.snapshot_file` and a nested repository stay where they are.
         """
+        for _ in range(_PATIENCE):
+            try:
+                return self._snapshot(dirt)
+            except PathGoneError:
+                dirt = self._git.dirt()._replace(head=dirt.head)
+        return self._snapshot(dirt)
+
+    def _snapshot(self, dirt: Dirt) -> str:
         paths = [path for path in [*dirt.tracked, *dirt.untracked] if not self.rules.ours(path) and self._fits(path)]
         if not paths:
             return self._git.tree(dirt.head or "HEAD")

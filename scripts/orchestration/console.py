@@ -95,20 +95,21 @@ class Console:
         lines = (self._partial + data).split(b"\n")
         self._partial = lines.pop()[-_QUEUE:]
         if lines and not self._out.clogged():
-            self.say("\n".join(self._bar(line) for line in lines))
+            self.say(self._barred(b"\n".join(lines)))
 
     def flush(self) -> None:
         """Write what waits, for at most a second of no progress."""
         self._end_line()
         self._out.flush()
 
-    def _bar(self, line: bytes) -> str:
-        return click.style("  │ ", dim=True) + _CONTROL.sub("", line.decode(errors="replace").rstrip("\r"))
+    def _barred(self, lines: bytes) -> str:
+        bar = click.style("  │ ", dim=True)
+        return bar + _CONTROL.sub("", lines.decode(errors="replace")).replace("\n", f"\n{bar}")
 
     def _end_line(self) -> None:
         if self._partial:
             partial, self._partial = self._partial, b""
-            self.say(self._bar(partial))
+            self.say(self._barred(partial))
 
     def _lines(self, event: AnyEvent) -> list[str]:
         bad = (isinstance(event, TurnEnded) and not event.ok) or (isinstance(event, RunEnded) and event.exit_code != 0)
@@ -178,7 +179,7 @@ class _Writer:
         except (OSError, ValueError):  # a test's captured stream, or a closed one
             self._fd, self._file = -1, False
         self._stream = stream
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[memoryview] = deque()
         self._size = 0
         self._watch: Watch | None = None
         self._unwatch: Unwatch | None = None
@@ -197,7 +198,7 @@ class _Writer:
         if self._fd < 0:
             self._stream.write(text)
             return
-        data = text.encode(errors="replace")
+        data = memoryview(text.encode(errors="replace"))  # what is not taken yet is not copied
         self._queue.append(data)
         self._size += len(data)
         if self._watch is None:
@@ -219,7 +220,7 @@ class _Writer:
                 data = self._queue.popleft()
                 written = os.write(self._fd, data if self._file else data[:_CHUNK])
                 self._size -= written
-                if data[written:]:
+                if written < len(data):
                     self._queue.appendleft(data[written:])
         except OSError:  # nobody reads any more: the loop goes on, the log has everything
             self._queue.clear()

@@ -55,6 +55,7 @@ class Stops:
 
     def now(self) -> int:
         """Return how often a stop at once was asked for."""
+        self._loop.listen()
         return len(self._loop.signals) + self.requests.stands(Request.STOP_NOW)
 
     def halt(self) -> Halt | None:
@@ -127,9 +128,8 @@ class Daemon:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations
         if limit and self._first_iteration is not None and entry.iteration >= self._first_iteration + limit:
-            return Halt(
-                ExitCode.OK, "iterations", f"the iterations asked for are done ({limit})", "start again for more"
-            )
+            done = f"{limit} iterations are" if limit > 1 else "1 iteration is"
+            return Halt(ExitCode.OK, "iterations", f"{done} done", "start again for more")
         if requests.stands(Request.PAUSE):
             return self._wait_out_pause(ports) or self._between_turns(ports, entry)
         return None
@@ -142,7 +142,8 @@ class Daemon:
         requests, patience = self._stops.requests, ports.config.sync.max_wait
         expired: list[bool] = []
         timer = self._loop.after(patience, lambda: expired.append(True)) if patience else None
-        while requests.stands(Request.PAUSE) and not (self._stops.now() or requests.stands(Request.STOP) or expired):
+        # What arrived is taken before the files are looked at: a change after that look wakes the next step.
+        while not (self._stops.now() or requests.stands(Request.STOP) or expired) and requests.stands(Request.PAUSE):
             tick = self._loop.after(self._tick, lambda: None) if self._tick else None
             self._loop.step()
             if tick:

@@ -57,6 +57,10 @@ class GitError(OrchestrationError):
         self.done = done
 
 
+class PathGoneError(GitError):
+    """An untracked file vanished between the look and the snapshot: an editor's, say. Look again."""
+
+
 class Change(NamedTuple):
     """One path of a difference or an index: `mode` is "0" where it is gone, `new` where it was not there before."""
 
@@ -349,7 +353,7 @@ class Git:
             add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
             done = self.call(*add, stdin=wanted, index=index)
             if done.code not in {0, 1}:
-                raise GitError(done)
+                raise PathGoneError(done) if b"did not match any files" in done.stderr else GitError(done)
             return self.ask("write-tree", index=index)
 
     def commit_tree(self, commit: Commit) -> str:

@@ -113,7 +113,8 @@ class Child:
             self.loop.watch(self.popen.stdin.fileno(), selectors.EVENT_WRITE, self._write)
 
     def stop(self, why: Why = Why.STOPPED) -> None:
-        """Begin the ladder; a second call changes nothing."""
+        """Begin the ladder; a second call changes nothing, nor does one for a child that has ended by itself."""
+        self.poll()
         if self.why is Why.EXITED and self.code is None:
             self.why = why
             self._climb(list(self.request.ladder))

@@ -142,17 +142,23 @@ class Runner:
 
     def _serve(self, child: Child, before_stop: Callable[[], None]) -> Completed:
         """Serve the agent until it has ended, stopping it when that is wanted."""
-        asked = 0
+        asked = self._obey(child, 0, before_stop)
         while child.completed is None:
-            now = self._stop_wanted() if child.code is None else asked  # an agent that has ended is not interrupted
-            if now and not asked:
-                before_stop()
-                child.stop()
-            if now > 1 and now > asked:
-                child.kill()
-            asked = now
             self._loop.step()
+            asked = self._obey(child, asked, before_stop)
         return child.completed
+
+    def _obey(self, child: Child, asked: int, before_stop: Callable[[], None]) -> int:
+        """Stop the agent if that was asked for more often than `asked`; return how often it was."""
+        now = self._stop_wanted()
+        if child.code is not None:  # an agent that has ended is not interrupted
+            return asked
+        if now and not asked:
+            before_stop()
+            child.stop()
+        if now > 1 and now > asked:
+            child.kill()
+        return now
 
     def reap(self, claim: Claim) -> None:
         """End what an earlier daemon's agent left alive: no second agent starts beside a living one.

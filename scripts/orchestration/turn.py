@@ -133,7 +133,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
         "actor": claim.actor,
         "prompt": prompt,
         "prompt_sha256": hashlib.sha256(text).hexdigest(),
-        "reason": reason,
+        "routed": reason,
         "agent": agent.name,
         "argv": agent.argv,
         "begun": iso(begun),
