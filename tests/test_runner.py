@@ -193,10 +193,24 @@ def test_what_a_stop_must_write_first_is_written_before_any_signal(stage: Stage)
     assert (answered, result.completed.code) == ([True], 137)
 
 
-def test_a_stop_that_was_asked_for_before_the_start_ends_an_agent_that_says_nothing(stage: Stage) -> None:
+def test_an_agent_whose_stop_was_asked_for_before_its_start_does_not_begin(stage: Stage) -> None:
+    told: list[str] = []
+    with Loop(FakeClock()) as loop:
+        runner = stage.runner(loop, stop_wanted=lambda: 1)
+        result = runner.run(stage.job("echo >begun"), lambda: told.append("stop"))
+
+    assert (result.completed.why, told) == (Why.STOPPED, ["stop"])
+    assert not (stage.folder / "begun").exists()
+
+
+def test_an_agent_that_is_stopped_is_not_given_its_prompt_any_more(stage: Stage) -> None:
+    answers = iter([0])
     with Loop(FakeClock()) as loop:  # a TERM between fork and exec of a shell's child is lost: the ladder may climb
-        result = stage.runner(loop, stop_wanted=lambda: 1).run(stage.job(f"exec {FOREVER}"), lambda: None)
+        job = stage.job("read -r line; echo >begun", prompt=b"do it\n")
+        result = stage.runner(loop, stop_wanted=lambda: next(answers, 1)).run(job, lambda: None)
+
     assert result.completed.why is Why.STOPPED
+    assert not (stage.folder / "begun").exists()
 
 
 def test_a_stop_that_comes_after_the_agents_end_interrupts_nothing(stage: Stage) -> None:
@@ -205,10 +219,10 @@ def test_a_stop_that_comes_after_the_agents_end_interrupts_nothing(stage: Stage)
     calls: list[int] = []
 
     def stop_wanted() -> int:
-        if not calls:
-            os.write(go, b"\n")
         calls.append(1)
-        return int(len(calls) > 1)
+        if len(calls) == 2:
+            os.write(go, b"\n")
+        return int(len(calls) > 2)
 
     # Nobody's survivor here (no stamp, no subreaper): it keeps the pipes open for the second after the agent's end.
     script = (
@@ -306,7 +320,8 @@ def test_an_agent_that_ends_while_its_daemon_lives_is_noted_before_the_daemon_lo
         assert runner.witnessed(stage.claim) == noted
 
         killed = stage.job(FOREVER, ladder=((signal.SIGKILL, 0.0),))
-        stage.runner(loop, stop_wanted=lambda: 1).run(killed, lambda: None)
+        answers = iter([0])
+        stage.runner(loop, stop_wanted=lambda: next(answers, 1)).run(killed, lambda: None)
         assert runner.witnessed(stage.claim) is None, "an old note does not stay"
 
 

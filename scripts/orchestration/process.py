@@ -117,6 +117,8 @@ class Child:
         self.poll()
         if self.why is Why.EXITED and self.code is None:
             self.why = why
+            if self.popen.stdin and not self.popen.stdin.closed:
+                self.loop.unwatch(self.popen.stdin.fileno())  # it is not given more to do, nor an end of input
             self._climb(list(self.request.ladder))
 
     def kill(self) -> None:

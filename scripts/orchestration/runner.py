@@ -1,6 +1,7 @@
 """One prompt with one agent: an Invocation in, an Outcome out."""
 
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -111,6 +112,12 @@ class Runner:
             Refused: a process of the turn cannot be ended (code `agent-alive`).
 
         """
+        failpoints.hit("turn.before_spawn")
+        if self._stop_wanted():  # the agent need not even begin
+            before_stop()
+            job.log.close()
+            done = Completed(argv=job.agent.argv, code=128 + signal.SIGTERM, why=Why.STOPPED, seconds=0.0)
+            return Result(done, _outcome(done, job, "", ""), "")
         record = self._record(job.claim)
         record.unlink(missing_ok=True)
         scratch = _scratch(job.claim)
@@ -124,7 +131,6 @@ class Runner:
                 spoken.add(data)
             self._show(data)
 
-        failpoints.hit("turn.before_spawn")
         child = self._loop.spawn(self._request(job, record, scratch), take)
         try:
             failpoints.hit("turn.after_spawn")
