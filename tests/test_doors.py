@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import DOOR, Project
+from orchestration import cli
+from orchestration.errors import Refused
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("orchestrator"))
 
@@ -72,3 +74,10 @@ def test_a_daemon_started_from_a_git_hook_works_on_its_own_repository(project: P
     assert str(project.path) in done.stdout
     assert os.listdir(other) == [".git"]  # noqa: PTH208 - names are wanted
     assert not (other / ".git/index").exists()
+
+
+def test_windows_is_refused_with_the_remedy() -> None:
+    with pytest.raises(Refused, match="sessions") as refused:
+        cli.require_posix("win32")
+
+    assert (refused.value.exit_code, refused.value.remedy) == (3, "use WSL")

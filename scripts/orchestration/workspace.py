@@ -129,14 +129,3 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
-
-
-def require_posix(platform: str) -> None:
-    """Refuse a system without sessions and signals.
-
-    Raises:
-        Refused: on Windows.
-
-    """
-    if platform == "win32":
-        raise Refused("Windows has no process sessions and signals", code="platform", remedy="use WSL")

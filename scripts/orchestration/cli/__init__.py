@@ -10,7 +10,7 @@ import click
 
 import orchestration
 from orchestration.console import Console
-from orchestration.errors import ExitCode, OrchestrationError, UsageError
+from orchestration.errors import ExitCode, OrchestrationError, Refused, UsageError
 
 COMMANDS = {
     "run": "orchestration.cli.run",
@@ -76,6 +76,7 @@ def execute(args: list[str]) -> int:
     """Run one command line and return its exit code; nothing but a bug's traceback file is left behind."""
     console = Console(as_json="--json" in args)
     try:
+        require_posix(sys.platform)
         code = cli.main(args=args, prog_name="orchestrator", standalone_mode=False)
     except click.ClickException as error:
         if "--json" in args:
@@ -100,6 +101,17 @@ def execute(args: list[str]) -> int:
         console.refuse(bug)
         return ExitCode.BUG
     return int(code or 0)
+
+
+def require_posix(platform: str) -> None:
+    """Refuse a system without sessions and signals.
+
+    Raises:
+        Refused: on Windows.
+
+    """
+    if platform == "win32":
+        raise Refused("Windows has no process sessions and signals", code="platform", remedy="use WSL")
 
 
 def _keep_traceback() -> Path:
