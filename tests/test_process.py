@@ -555,3 +555,15 @@ def test_a_capped_log_keeps_its_head_and_its_tail_and_says_what_is_missing(
     assert len(tail) >= cap // 4
     assert data.endswith(tail)
     assert int(missing.replace(b",", b"")) == len(data) - len(head) - len(tail)
+
+
+def test_cancelled_deadlines_do_not_pile_up() -> None:
+    fired: list[str] = []
+    with Loop(FakeClock()) as loop:
+        loop.after(5000.0, lambda: fired.append("kept"))
+        for _ in range(900):
+            loop.after(7200.0, lambda: fired.append("cancelled")).cancel()
+        assert len(loop._timers) < 200  # noqa: SLF001 - nothing but memory shows it
+        loop.run_until(lambda: bool(fired))
+
+    assert fired == ["kept"]

@@ -13,6 +13,9 @@ from typing import Self
 
 from orchestration.clock import Clock
 
+_CROWD = 64
+"""Timers beyond which cancelled ones are dropped."""
+
 
 class Timer:
     """A callback at a moment; `cancel` makes it nothing."""
@@ -52,6 +55,7 @@ class EventLoop:
         self._arrived: list[int] = []
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
+        self._crowded = _CROWD
         self._number = count()
         self._ear, self._mouth = socket.socketpair()
         self._restore: list[Callable[[], object]] = []
@@ -96,6 +100,10 @@ class EventLoop:
 
     def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` once, that many seconds from now."""
+        if len(self._timers) >= self._crowded:  # cancelled deadlines of hours to come would pile up
+            self._timers = [entry for entry in self._timers if not entry[2].idle]
+            heapq.heapify(self._timers)
+            self._crowded = max(_CROWD, 2 * len(self._timers))
         timer = Timer(callback)
         heapq.heappush(self._timers, (self.clock.monotonic() + seconds, next(self._number), timer))
         return timer
