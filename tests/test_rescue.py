@@ -79,3 +79,15 @@ def test_an_unknown_name_is_a_usage_error(failed: Project, args: list[str]) -> N
 def test_nothing_kept_is_said(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     assert project.call("rescue", "list") == 0
     assert "nothing is kept" in capfd.readouterr().out
+
+
+def test_an_ignored_file_and_a_folder_in_the_way_are_not_overwritten(failed: Project) -> None:
+    failed.write(".git/info/exclude", "src/half done.py\nsrc/link/\n")
+    failed.write("src/half done.py", "only here\n")
+    failed.write("src/link/precious", "only here too\n")
+
+    assert failed.call("rescue", "restore", "1") == 3
+
+    assert (failed.path / "src/half done.py").read_text() == "only here\n"
+    assert (failed.path / "src/link/precious").read_text() == "only here too\n"
+    assert failed.dirt() == ""

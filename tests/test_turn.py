@@ -100,3 +100,34 @@ def test_a_decision_that_a_crash_cut_short_is_finished_by_the_next_start(project
     assert "operator=retry" in project.subjects()[-2]
     assert project.state()["status"] == "waiting-ralph"
     assert project.dirt() == ""
+
+
+def test_the_routers_exit_code_is_not_taken_for_the_agents(project: Project, ledger: Path) -> None:
+    answer = 'echo "$ORCH_PROMPT" >> {ledger}; [ "$ORCH_PROMPT" = router.md ] && echo reviewer.md; exit 0'
+    options = ["--agent", project.agent(answer.format(ledger=ledger)), "--router-prompt", "router.md"]
+    done = project.run("run", "--once", *options, env={"GALPH_FAILPOINT": "turn.before_spawn:KILL:2"})
+    assert done.returncode == -signal.SIGKILL
+    assert ledger.read_text().split() == ["router.md"]
+
+    assert project.call("run", "--once", *options) == 0
+
+    assert ledger.read_text().split()[-1] == "reviewer.md"
+    assert project.state()["status"] == "waiting-ralph"
+
+
+def test_a_term_to_agent_and_daemon_together_interrupts_and_does_not_fail(project: Project) -> None:
+    both = "daemon=$(ps -o ppid= -p $PPID); kill -TERM $daemon $$; sleep 100000"
+
+    assert project.run("run", "--agent", project.agent(both)).returncode == 143
+
+    assert (project.journal(), project.state()["status"]) == ("routed", "idle")
+    assert project.call("run", "--once", "--agent", project.agent("exit 0", name="good")) == 0
+
+
+def test_an_agent_that_vanishes_before_its_turn_is_a_usage_error_and_never_a_failed_turn(project: Project) -> None:
+    ralph = project.agent("exit 0", name="ralph-agent")
+    roles = f"galph={project.agent(f'rm {ralph}', name='galph-agent')},ralph={ralph}"
+    for _ in range(4):
+        assert project.call("run", "--agent-role", roles) == 2
+
+    assert project.state()["status"] == "waiting-ralph"

@@ -1048,3 +1048,28 @@ def test_linked_work_trees_run_beside_each_other(project: Project, tmp_path: Pat
     own = Path(linked.git("rev-parse", "--git-path", "orchestration"))
     assert (own / "journal.json").exists()
     assert stat.S_ISREG((project.path / ".git/orchestration/journal.json").stat().st_mode)
+
+
+def test_a_lock_that_a_successful_agent_leaves_does_not_stop_the_loop(project: Project) -> None:
+    agent = project.agent('[ "$ORCH_ACTOR" = galph ] || echo more >> README.md; : > .git/index.lock', name="locker")
+
+    assert project.call("run", "-n", "1", "--agent", agent) == 0
+
+    assert project.state()["iteration"] == 2
+    assert project.dirt() == ""
+
+
+def test_a_merge_that_conflicts_in_the_state_fails_the_turn_and_is_kept(project: Project) -> None:
+    agent = project.agent(
+        """
+        git checkout -q -b other && sed -i '/status/s/:.*/: "complete",/' sync/state.json && git commit -qam other
+        git checkout -q main && sed -i '/status/s/:.*/: "failed",/' sync/state.json && git commit -qam mine
+        echo bytes > src/new.txt
+        git merge other; exit 0
+        """
+    )
+
+    assert project.call("run", "--agent", agent) == 4
+
+    assert project.state()["failure"]["code"] == "operation-in-progress"
+    assert project.git("show", f"{project.rescued()[-1]}:src/new.txt") == "bytes"

@@ -72,7 +72,7 @@ def _require_own_state(ports: Ports, now: State) -> None:
         raise Refused(
             f"the state belongs to the branch {now.branch}, and this is {wanted}",
             code="state-other-branch",
-            remedy=f"`git switch {now.branch}`, or give this branch a state of its own: `orchestrator init --adopt`",
+            remedy=f"`git switch {now.branch}`, or commit the file's removal here and run `orchestrator init`",
         )
 
 

@@ -121,7 +121,12 @@ class Collector:
         return self._snapshot(dirt)
 
     def _snapshot(self, dirt: Dirt) -> str:
-        paths = [path for path in [*dirt.tracked, *dirt.untracked] if not self.rules.ours(path) and self._fits(path)]
+        mine = set(dirt.unmerged)  # an index with such an entry has no tree: it is settled like the person's files
+        paths = [
+            path
+            for path in [*dirt.tracked, *dirt.untracked]
+            if (path in mine or not self.rules.ours(path)) and self._fits(path)
+        ]
         if not paths:
             return self._git.tree(dirt.head or "HEAD")
         return self._git.tree_of_files(paths, self._workspace.own)

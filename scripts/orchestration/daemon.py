@@ -77,15 +77,13 @@ class Daemon:
         loop: where it waits.
         stops: what it stops for.
         options: once, or until a limit.
-        tick: seconds between looks at the control folder, None where file events wake the loop.
 
     """
 
-    def __init__(self, loop: Loop, stops: Stops, options: Options, *, tick: float | None) -> None:
+    def __init__(self, loop: Loop, stops: Stops, options: Options) -> None:
         self._loop = loop
         self._stops = stops
         self._options = options
-        self._tick = tick
         self._first_iteration: int | None = None
         self._failed = False
         self.turns = 0
@@ -144,10 +142,7 @@ class Daemon:
         timer = self._loop.after(patience, lambda: expired.append(True)) if patience else None
         # What arrived is taken before the files are looked at: a change after that look wakes the next step.
         while not (self._stops.now() or requests.stands(Request.STOP) or expired) and requests.stands(Request.PAUSE):
-            tick = self._loop.after(self._tick, lambda: None) if self._tick else None
             self._loop.step()
-            if tick:
-                tick.cancel()
         if timer:
             timer.cancel()
         if expired and requests.stands(Request.PAUSE):
@@ -174,7 +169,9 @@ def run(workspace: Workspace, resolved: Resolved, options: Options, console: Con
         stack.callback(console.detach)
         file_events = stack.enter_context(watching(requests.folder, loop.wake))
         stops = Stops(loop, requests)
-        daemon = Daemon(loop, stops, options, tick=None if file_events else resolved.config.sync.poll_interval)
+        daemon = Daemon(loop, stops, options)
+        if not file_events:
+            _look_now_and_then(loop, resolved.config.sync.poll_interval)
 
         def emit(event: AnyEvent) -> None:
             stamped = replace(event, at=iso(clock.now()))
@@ -197,6 +194,11 @@ def run(workspace: Workspace, resolved: Resolved, options: Options, console: Con
         ended = _ended(_serve(daemon, ports), daemon.turns)
         emit(ended)
         return ended
+
+
+def _look_now_and_then(loop: Loop, seconds: float) -> None:
+    """Wake the loop again and again, where no file event does."""
+    loop.after(seconds, partial(_look_now_and_then, loop, seconds))
 
 
 def _ports(

@@ -147,4 +147,7 @@ def _between_turns(journal: Journal, bus: LocalBus) -> Idle:
     if isinstance(entry, Idle):
         return entry
     answer = settle_post(bus, journal, entry)
-    return entry.before if isinstance(answer, Halt) else answer
+    if isinstance(answer, Halt):
+        return entry.before
+    journal.write(answer)
+    return answer

@@ -5,7 +5,7 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -108,6 +108,7 @@ class Dirt(NamedTuple):
     branch: str | None
     tracked: list[str]
     untracked: list[str]
+    unmerged: Collection[str] = ()
 
 
 class Git:
@@ -127,6 +128,7 @@ class Git:
         self._env = for_git(environment)
         self._ident: tuple[str, str] | None = None
         self._markers: dict[Path, str] = {}
+        self._locks: dict[str, list[Path]] = {}
         self._reader = ObjectReader(loop, ("git", *_FLAGS), top, self._env, TIMEOUT)
 
     # --- the door ----------------------------------------------------------------------------------------------------
@@ -187,6 +189,8 @@ class Git:
     def branch(self) -> str | None:
         """Return the branch that HEAD names, None when it is detached."""
         done = self.call("symbolic-ref", "-q", "--short", "HEAD")
+        if done.code not in {0, 1}:
+            raise GitError(done)
         return os.fsdecode(done.stdout).strip() if done.code == 0 else None
 
     def resolve(self, name: str) -> str | None:
@@ -221,7 +225,12 @@ class Git:
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Tell whether `new` contains `old`."""
-        return old == new or self.call("merge-base", "--is-ancestor", old, new).code == 0
+        if old == new:
+            return True
+        done = self.call("merge-base", "--is-ancestor", old, new)
+        if done.code not in {0, 1}:
+            raise GitError(done)  # not knowing is not a no
+        return done.code == 0
 
     def parents(self, commit: str) -> list[str]:
         """Return the parents of a commit."""
@@ -280,6 +289,7 @@ class Git:
         head = branch = None
         tracked: list[str] = []
         untracked: list[str] = []
+        unmerged: list[str] = []
         columns = {"1": 8, "u": 10}
         for row in text.split("\0"):
             kind = row[:1]
@@ -291,9 +301,9 @@ class Git:
                 untracked.append(row[2:])
             elif kind in columns:
                 tracked.append(row.split(" ", columns[kind])[columns[kind]])
-        return Dirt(
-            None if head == "(initial)" else head, None if branch == "(detached)" else branch, tracked, untracked
-        )
+                unmerged += tracked[-1:] if kind == "u" else []
+        head, branch = (None if name in {"(initial)", "(detached)"} else name for name in (head, branch))
+        return Dirt(head, branch, tracked, untracked, unmerged)
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
@@ -380,12 +390,12 @@ class Git:
         The caller holds the work tree's lock and has ended the turn's processes; while any other git works here, all
         stay.
         """
-        names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
-        asked = [word for name in names for word in ("--git-path", name)]
-        found = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
-        stale = [path for path in found if path.exists() and path.stat().st_mtime >= since.timestamp()]
-        busy = set(working_in(self.top, "git")) - self.loop.children()
-        if not stale or busy:
+        if branch not in self._locks:
+            names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
+            asked = [word for name in names for word in ("--git-path", name)]
+            self._locks[branch] = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
+        stale = [path for path in self._locks[branch] if path.exists() and path.stat().st_mtime >= since.timestamp()]
+        if not stale or set(working_in(self.top, "git")) - self.loop.children():
             return []
         for path in stale:
             path.unlink(missing_ok=True)

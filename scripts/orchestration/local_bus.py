@@ -6,7 +6,6 @@ that one index entry and the file follow, so that the person's index and work tr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from orchestration import failpoints, files, state
 from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
@@ -33,7 +32,6 @@ class LocalBus:
     def __init__(self, git: Git, workspace: Workspace, branch: str, state_file: str) -> None:
         self.branch = branch
         self._git = git
-        self._scratch: Path = workspace.own
         self._file = workspace.root / state_file
         self._path = workspace.in_git(state_file)
         self._ref = f"refs/heads/{branch}"

@@ -46,6 +46,10 @@ class Ports:
     def end_leavings(self, claim: Claim) -> None:
         """End what is left of a turn's agent, and the locks of its git."""
         self.runner.reap(claim)
+        self.break_locks(claim)
+
+    def break_locks(self, claim: Claim) -> None:
+        """Remove the locks that a killed git of a turn left, and say so."""
         for lock in self.git.break_locks(claim.branch, datetime.fromisoformat(claim.claimed_at)):
             self.tell("lock-removed", f"a git of {claim.name} was killed and left {lock}; it was removed")
 

@@ -87,9 +87,9 @@ def restore(git: Git, top: Path, item: Kept, only: Sequence[str] = ()) -> list[s
         )
     changes = [change for change in git.difference(f"{item.commit}^", item.commit) if not only or change.path in only]
     now = git.dirt()
-    touched = {*now.tracked, *now.untracked}
     wanted = [change for change in changes if not _is_there(git, top, change)]
-    in_the_way = [change.path for change in wanted if change.path in touched]
+    free = set(git.tracked([change.path for change in wanted])).difference(now.tracked)
+    in_the_way = [change.path for change in wanted if not _is_free(top, change.path, as_in_head=change.path in free)]
     if in_the_way:
         raise Refused(
             f"these files hold something else now: {', '.join(in_the_way)}",
@@ -99,6 +99,17 @@ def restore(git: Git, top: Path, item: Kept, only: Sequence[str] = ()) -> list[s
     for change in wanted:
         _write(git, top, change)
     return [change.path for change in wanted]
+
+
+def _is_free(top: Path, name: str, *, as_in_head: bool) -> bool:
+    """Tell whether nothing would be lost: a file as in HEAD, or nothing there, below true folders."""
+    path = top / name
+    above = [folder for folder in path.parents if folder != top and folder.is_relative_to(top)]
+    if any(folder.is_symlink() or (folder.exists() and not folder.is_dir()) for folder in above):
+        return False
+    if path.is_dir() and not path.is_symlink():
+        return False
+    return as_in_head or not os.path.lexists(path)
 
 
 def _is_there(git: Git, top: Path, change: Change) -> bool:

@@ -4,6 +4,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,9 @@ alive() { kill -0 "$PPID" && ! dying; }
 if [ "$code" = 0 ] || alive; then echo "$code" >"$record"; fi 2>/dev/null
 exit "$code"
 """
+
+
+_BY_STOP = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)}
 
 
 class Invocation(NamedTuple):
@@ -141,6 +145,9 @@ class Runner:
                 record.unlink(missing_ok=True)  # it did not end: we ended it
             raise
         failpoints.hit("turn.agent_ended")
+        if completed.why is Why.EXITED and completed.code in _BY_STOP and self._stop_wanted():
+            before_stop()  # somebody signalled the agent together with us: it was stopped, it did not fail
+            completed = replace(completed, why=Why.STOPPED)
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
         _require_dead(completed.unkillable)

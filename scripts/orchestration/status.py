@@ -124,7 +124,7 @@ def _unusual(workspace: Workspace, git: Git, state: State, entry: Entry) -> list
         found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
     rescued = git.refs("refs/rescue/")
     if rescued:
-        found.append(f"{len(rescued)} rescue refs: `git for-each-ref refs/rescue/`")
+        found.append(f"{len(rescued)} rescue refs: `orchestrator rescue list`")
     return found
 
 

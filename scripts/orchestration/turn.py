@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from orchestration import failpoints, state
 from orchestration.admission import open_turn, take_turn
-from orchestration.agents import choose
+from orchestration.agents import Agent, choose
 from orchestration.bus import Fenced, Moved
 from orchestration.clock import iso
 from orchestration.events import TurnEnded, TurnStarted
@@ -71,7 +71,9 @@ def _prompt(ports: Ports, name: str) -> Path:
 
 
 def begin_agent(ports: Ports, entry: Routed) -> Step:
-    """Note that an agent of this process is about to run."""
+    """Note that an agent of this process is about to run; what it needs is there, and no older run's exit code."""
+    _prepare(ports, entry.turn, entry.decision.prompt)
+    ports.runner.forget(entry.turn.claim)
     return Running(entry.turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
 
 
@@ -114,10 +116,21 @@ def _after_death(ports: Ports, entry: Running) -> Step:
     return Routed(replace(entry.turn, reruns=reruns, interrupted=True), entry.decision)
 
 
+def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
+    """Return the agent and its prompt's text.
+
+    Raises:
+        UsageError: the agent cannot be started.
+        OSError: the prompt cannot be read.
+
+    """
+    agent = choose(ports.config, turn.claim.actor, prompt, ports.workspace.root, ports.environment)
+    return agent, _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
+
+
 def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
     claim = turn.claim
-    agent = choose(ports.config, claim.actor, prompt, ports.workspace.root, ports.environment)
-    text = _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
+    agent, text = _prepare(ports, turn, prompt)
     base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt)
     log = base.with_name(f"{base.name}.log")
     ports.emit(

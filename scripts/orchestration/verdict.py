@@ -26,8 +26,7 @@ class _Verdict(NamedTuple):
 def check_work(ports: Ports, entry: Ran) -> Step:
     """Judge what the agent did to the repository, and commit or keep what it left uncommitted."""
     turn, claim = entry.turn, entry.turn.claim
-    if entry.outcome.failure:
-        ports.end_leavings(claim)
+    ports.break_locks(claim)
     dirt = ports.git.dirt()
     _name_what_is_not_kept(ports, dirt)
     tip = ports.git.resolve(f"refs/heads/{claim.branch}")

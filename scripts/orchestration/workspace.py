@@ -35,11 +35,6 @@ class Workspace(NamedTuple):
         return self.own / "journal.json"
 
     @property
-    def lock(self) -> Path:
-        """One daemon, or one operator command, at a time."""
-        return self.own / "lock"
-
-    @property
     def control(self) -> Path:
         """The folder of the requests that `stop` and `pause` leave for the daemon."""
         return self.own / "control"

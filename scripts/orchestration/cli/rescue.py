@@ -8,6 +8,7 @@ from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.environment import inherited
 from orchestration.git import Git
+from orchestration.lock import held
 from orchestration.process import Loop
 
 
@@ -66,8 +67,8 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
     A file that differs from both HEAD and the kept one is not overwritten: then nothing is written.
     """
     console = Console(as_json=as_json)
-    with Loop(SystemClock()) as loop:
-        place = here().workspace
+    place, clock = here().workspace, SystemClock()
+    with held(place.own, clock.now()), Loop(clock) as loop:
         git = Git(loop, place.top, inherited())
         written = kept.restore(git, place.top, kept.one(git, name), paths)
     if as_json:
