@@ -15,8 +15,8 @@ import pytest
 from conftest import Project, executable, repository
 from orchestration import failpoints
 from orchestration.collect import MIB, Rules
-from orchestration.git import Change
 from orchestration.settings import Config
+from orchestration.tree import Change
 from orchestration.workspace import Workspace
 
 SUBJECT = "RALPH AUTO (prompt=main.md) (iter=00001): "

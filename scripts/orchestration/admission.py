@@ -7,10 +7,10 @@ from orchestration.bus import Lost, View
 from orchestration.clock import iso
 from orchestration.collect import printable
 from orchestration.errors import ExitCode, Refused
-from orchestration.git import Dirt
 from orchestration.journal import Carry, Claim, Claimed, Claiming, Idle, Turn
 from orchestration.ports import Halt, Ports, Step
 from orchestration.state import Failure, State, Status, Token
+from orchestration.tree import Dirt
 from orchestration.workspace import refuse_operation
 
 _LISTED = 20

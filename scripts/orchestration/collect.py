@@ -11,9 +11,10 @@ from pathspec import GitIgnoreSpec
 
 from orchestration import failpoints
 from orchestration.errors import UsageError
-from orchestration.git import Change, Commit, Dirt, File, Git, PathGoneError
+from orchestration.git import Git, PathGoneError
 from orchestration.journal import Claim, Turn
 from orchestration.settings import Config
+from orchestration.tree import Change, Commit, Dirt, File
 from orchestration.workspace import Workspace
 
 MIB = 1 << 20

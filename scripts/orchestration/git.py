@@ -5,17 +5,18 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from orchestration.environment import for_git, with_identity
 from orchestration.errors import OrchestrationError
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.process import Completed, Loop, Request, Why
 from orchestration.reaper import working_in
+from orchestration.tree import Change, Commit, Dirt, File
 
 TIMEOUT = 600.0
 _FLAGS = (
@@ -59,56 +60,6 @@ class GitError(OrchestrationError):
 
 class PathGoneError(GitError):
     """An untracked file vanished between the look and the snapshot: an editor's, say. Look again."""
-
-
-class Change(NamedTuple):
-    """One path of a difference or an index: `mode` is "0" where it is gone, `new` where it was not there before."""
-
-    mode: str
-    oid: str
-    path: str
-    new: bool = False
-
-
-class File(NamedTuple):
-    """One path of a commit to be made: its bytes, or the object that it is, or neither for its removal."""
-
-    path: str
-    data: bytes | None = None
-    oid: str | None = None
-    mode: str = "100644"
-
-    @property
-    def gone(self) -> bool:
-        """Whether the path is to be removed."""
-        return self.data is None and self.oid is None
-
-    def command(self) -> bytes:
-        """Return the line of git fast-import's language."""
-        path = b'"%b"' % os.fsencode(self.path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-        if self.data is not None:
-            return b"M %b inline %b\ndata %d\n%b\n" % (self.mode.encode(), path, len(self.data), self.data)
-        if self.oid is not None:
-            return b"M %b %b %b\n" % (self.mode.encode(), self.oid.encode(), path)
-        return b"D %b\n" % path
-
-
-class Commit(NamedTuple):
-    """What a commit is made of; dates and identity are git's own."""
-
-    tree: str
-    parents: Sequence[str]
-    message: str
-
-
-class Dirt(NamedTuple):
-    """`git status`: where HEAD is, and what differs from it."""
-
-    head: str | None
-    branch: str | None
-    tracked: list[str]
-    untracked: list[str]
-    unmerged: Collection[str] = ()
 
 
 class Git:

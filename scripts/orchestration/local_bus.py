@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from orchestration import failpoints, files, state
 from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
 from orchestration.errors import Refused
-from orchestration.git import Change, File, Git
+from orchestration.git import Git
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
+from orchestration.tree import Change, File
 from orchestration.workspace import Workspace
 
 REGULAR = "100644"

@@ -8,7 +8,8 @@ import msgspec
 
 from orchestration import files
 from orchestration.errors import Refused, UsageError
-from orchestration.git import Change, Git
+from orchestration.git import Git
+from orchestration.tree import Change
 
 PREFIX = "refs/rescue/"
 

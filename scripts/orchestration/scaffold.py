@@ -12,11 +12,12 @@ from orchestration.clock import Clock
 from orchestration.config import FILE
 from orchestration.environment import inherited
 from orchestration.errors import Refused
-from orchestration.git import Change, File, Git
+from orchestration.git import Git
 from orchestration.journal import Journal
 from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.settings import Config
+from orchestration.tree import Change, File
 from orchestration.workspace import Workspace, working_branch
 
 TEMPLATES = Path(__file__).with_name("templates")

@@ -6,11 +6,11 @@ from msgspec.structs import replace
 
 from orchestration import collect, failpoints, state
 from orchestration.errors import ExitCode, Refused
-from orchestration.git import Commit, Dirt
 from orchestration.journal import Checked, Claim, Idle, Ran, Turn
 from orchestration.ports import Halt, Ports, Step
 from orchestration.settings import Leftovers
 from orchestration.state import Failure
+from orchestration.tree import Commit, Dirt
 
 
 class _Verdict(NamedTuple):
