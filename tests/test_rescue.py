@@ -81,13 +81,12 @@ def test_nothing_kept_is_said(project: Project, capfd: pytest.CaptureFixture[str
     assert "nothing is kept" in capfd.readouterr().out
 
 
-def test_an_ignored_file_and_a_folder_in_the_way_are_not_overwritten(failed: Project) -> None:
-    failed.write(".git/info/exclude", "src/half done.py\nsrc/link/\n")
-    failed.write("src/half done.py", "only here\n")
-    failed.write("src/link/precious", "only here too\n")
+@pytest.mark.parametrize(("ignored", "path"), [("src/half done.py", "src/half done.py"), ("src/link/", "src/link/in")])
+def test_an_ignored_file_or_a_folder_in_the_way_is_not_overwritten(failed: Project, ignored: str, path: str) -> None:
+    failed.write(".git/info/exclude", f"{ignored}\n")
+    failed.write(path, "only here\n")
 
     assert failed.call("rescue", "restore", "1") == 3
 
-    assert (failed.path / "src/half done.py").read_text() == "only here\n"
-    assert (failed.path / "src/link/precious").read_text() == "only here too\n"
+    assert (failed.path / path).read_text() == "only here\n"
     assert failed.dirt() == ""

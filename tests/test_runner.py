@@ -213,6 +213,22 @@ def test_an_agent_that_is_stopped_is_not_given_its_prompt_any_more(stage: Stage)
     assert not (stage.folder / "begun").exists()
 
 
+def test_an_agent_that_the_stop_signal_reached_before_us_was_stopped_and_did_not_fail(stage: Stage) -> None:
+    seen: list[bool] = []
+    told: list[str] = []
+    with Loop(SystemClock()) as loop:
+
+        def stop_wanted() -> int:
+            seen.append(bool(loop.children()))
+            return int(any(seen) and not seen[-1])  # not before the agent has ended
+
+        result = stage.runner(loop, stop_wanted=stop_wanted).run(
+            stage.job("kill -TERM $$"), lambda: told.append("stop")
+        )
+
+    assert (result.completed.why, told) == (Why.STOPPED, ["stop"])
+
+
 def test_a_stop_that_comes_after_the_agents_end_interrupts_nothing(stage: Stage) -> None:
     os.mkfifo(stage.folder / "go")
     go = os.open(stage.folder / "go", os.O_RDWR)
