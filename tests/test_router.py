@@ -419,6 +419,8 @@ PATH_PIECES = st.lists(st.sampled_from(["..", ".", "/", "//", "prompts", "main",
 
 @given(st.text() | PATH_PIECES.map("".join), st.sampled_from(["prompts", "agents/prompts", ".", "prompts/"]))
 @example("prompts/../../x", "prompts")
+@example("./ 0", "prompts")
+@example("./ /0", "prompts")
 def test_whatever_the_name_its_file_lies_below_the_folder(name: str, folder: str) -> None:
     try:
         normal = normalise(name, folder)

@@ -69,7 +69,8 @@ def normalise(name: str, prompts_dir: str = "prompts") -> str:
 
     """
     path = PurePosixPath(name.strip())
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or "\0" in name:
+    strange = not path.parts or any(part == ".." or part != part.strip() for part in path.parts)
+    if strange or path.is_absolute() or "\\" in name or "\0" in name:
         raise RouteError(
             f"the prompt {name!r} does not lie below {prompts_dir}/",
             code="route-escape",
