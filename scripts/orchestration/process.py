@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from orchestration.clock import Clock
-from orchestration.loop import EventLoop, Timer
+from orchestration.event_loop import EventLoop, Timer
 from orchestration.reaper import descendants, end_survivors
 
 Sink = Callable[[str, bytes], None]
