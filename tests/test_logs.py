@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from conftest import Project
 from orchestration import __version__
+from orchestration.clock import iso
 from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted, TurnEnded, TurnStarted, Waiting
+from orchestration.journal import Claim
 from orchestration.reports import RawLog, Reports
 from orchestration.scaffold import TEMPLATES
-from orchestration.state import Actor
+from orchestration.state import Actor, Token
 
 Capture = pytest.CaptureFixture[str]
 
@@ -216,7 +218,8 @@ def test_two_runs_in_one_second_have_a_folder_each_and_latest_is_the_newer(tmp_p
         reports = Reports(tmp_path / "logs", "team/work", NOW, {"run": number}, told.append)
         reports.event(Waiting(why=f"run {number}"))
         assert not (tmp_path / "logs" / "team-work" / f"2026-01-20T032929Z-{number + 1}").exists()
-        base = reports.begin_turn(number + 1, Actor.GALPH, "deep/er/prompt.md")
+        claim = Claim(Actor.GALPH, number + 1, Token(1, "me", "nonce"), "team/work", "b" * 40, iso(NOW))
+        base = reports.begin_turn(claim, "deep/er/prompt.md")
         assert base.name == f"iter-{number + 1:05d}_galph_deep-er-prompt"
 
     folders = sorted((tmp_path / "logs" / "team-work").glob("2026*"))

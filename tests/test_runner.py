@@ -53,10 +53,10 @@ class Stage:
         self, loop: Loop, show: Callable[[bytes], None] = lambda _: None, stop_wanted: Callable[[], int] = lambda: 0
     ) -> Runner:
         """Make the runner of a daemon."""
-        (self.folder / "own").mkdir(exist_ok=True)
-        return Runner(
-            loop, Workspace(self.folder, self.folder, self.folder / "own"), dict(os.environ), show, stop_wanted
-        )
+        own = self.folder / "own"
+        own.mkdir(exist_ok=True)
+        place = Workspace(self.folder, self.folder, own, own / "journal.json", [own])
+        return Runner(loop, place, dict(os.environ), show, stop_wanted)
 
     def job(
         self,

@@ -388,7 +388,7 @@ def test_changed_tracked_files_are_refused_with_the_list_and_stay_as_they_are(
 
     for path in (project.path / "many").iterdir():
         path.unlink()
-    assert run().reason.splitlines()[-1] == "  ... and 6 more"
+    assert run().reason.splitlines()[-1] == "  and 6 more"
 
 
 def test_untracked_and_ignored_files_of_a_person_are_left_alone(project: Project, run: Callable[..., Ran]) -> None:
@@ -758,7 +758,8 @@ def test_rules_say_what_a_supervisor_may_leave(project: Project, run: Callable[.
 
 @pytest.mark.parametrize("root", ["", "packages/one"])
 def test_size_caps_hold_for_each_file_and_for_the_turn(tmp_path: Path, root: str) -> None:
-    rules = Rules(Config(tracked_output_globs=["out/**"]), Workspace(tmp_path, tmp_path / root, tmp_path))
+    place = Workspace(tmp_path, tmp_path / root, tmp_path, tmp_path / "journal.json", [tmp_path])
+    rules = Rules(Config(tracked_output_globs=["out/**"]), place)
     files = {
         "input.md": 1,
         "galph_memory.md": 1.1,

@@ -78,7 +78,7 @@ def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: M
 
     """
     name = _name(config, actor, prompt)
-    limit = getattr(config.actors, actor).timeout or config.limits.turn_timeout
+    limit = config.actors.of(actor).timeout or config.limits.turn_timeout
     if name == CHECKLIST and name not in config.agents:
         door = Path(__file__).with_name("orchestrator.py")
         argv = [sys.executable, str(door), CHECKLIST]
@@ -93,7 +93,9 @@ def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: M
     )
 
 
-def all_of(config: Config, root: Path, environment: Mapping[str, str]) -> dict[str, list[str]]:
+def all_of(
+    config: Config, root: Path, environment: Mapping[str, str], only: Actor | None = None
+) -> dict[str, list[str]]:
     """Return the argv of every configured prompt's agent, so that a missing one is found before the first turn.
 
     Raises:
@@ -106,4 +108,8 @@ def all_of(config: Config, root: Path, environment: Mapping[str, str]) -> dict[s
         jobs.append((Actor.GALPH, names.reviewer))
     if names.enabled and names.router:
         jobs.append((Actor.GALPH, names.router))
-    return {f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv for actor, prompt in jobs}
+    return {
+        f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv
+        for actor, prompt in jobs
+        if only in {None, actor}
+    }

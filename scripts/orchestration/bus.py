@@ -10,7 +10,7 @@ from orchestration.state import State
 
 
 class View(NamedTuple):
-    """What the bus shows: the branch's tip and the state committed there."""
+    """What the bus shows: the register's value (a branch's tip, or a file's text) and the state that it holds."""
 
     tip: str
     state: State
@@ -25,7 +25,9 @@ class Lost(NamedTuple):
 
 
 class Landed(NamedTuple):
-    """The hand-off is on the branch."""
+    """The hand-off is the bus's truth; `commit` is where it stands in the history, if there is one."""
+
+    commit: str | None
 
 
 class Moved(NamedTuple):
@@ -44,9 +46,10 @@ class Bus(Protocol):
     """One register that holds the state, moved by compare-and-swap."""
 
     branch: str
+    """The branch whose turns these are, as logs and agents name it."""
 
     def look(self, *, epoch: int = 0, iteration: int = 1) -> View:
-        """Read the state from the commit, never from the work tree.
+        """Read the state.
 
         Raises:
             Refused: the state is damaged, or lies before the epoch or iteration that was seen already.
@@ -56,11 +59,11 @@ class Bus(Protocol):
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the branch still is where the claim was made."""
 
-    def state_at(self, commit: str) -> State:
-        """Read the state of a commit."""
+    def state_at(self, value: str) -> State:
+        """Read the state that a value of the register holds."""
 
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
-        """Build the commit that turns `before` into `after`; nothing refers to it yet."""
+        """Build the value that turns `before` into `after`; nothing refers to it yet."""
 
     def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
         """Publish a hand-off; a second call after a crash changes nothing."""

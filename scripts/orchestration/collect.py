@@ -67,9 +67,7 @@ class Rules:
         return result
 
     def _kind(self, path: str, *, tracked: bool) -> tuple[str, int]:
-        inside = self._inside(path)
-        if inside is None:
-            return "", 0
+        inside = self.inside(path) or ""
         suffix = PurePosixPath(inside).suffix.lower()
         extensions = self._config.tracked_output_extensions
         if self._docs.match_file(inside):
@@ -80,7 +78,17 @@ class Rules:
             return "output", 32 * MIB
         return "", 0
 
-    def _inside(self, path: str) -> str | None:
+    def outside_scope(self, globs: Sequence[str], changes: Iterable[Change]) -> list[str]:
+        """Return the changed paths that no glob of a scope allows, but for the tool's own."""
+        scope = self._globs(globs)
+
+        def allowed(path: str) -> bool:
+            inside = self.inside(path)
+            return inside is not None and scope.match_file(inside)
+
+        return [change.path for change in changes if not self.ours(change.path) and not allowed(change.path)]
+
+    def inside(self, path: str) -> str | None:
         """Return a git path relative to the project, None outside of it."""
         if self._prefix == ".":
             return path
@@ -95,7 +103,7 @@ class Rules:
             raise UsageError(
                 f"a glob cannot be read: {error}",
                 code="config-bad-value",
-                remedy="see doc_whitelist, report_path_globs and tracked_output_globs in orchestration.yaml",
+                remedy="see doc_whitelist, report_path_globs, tracked_output_globs and scope in orchestration.yaml",
             ) from None
 
 
@@ -147,16 +155,26 @@ class Collector:
         except OSError:  # deleted: the deletion itself is the change
             return True
 
-    def leftovers(self, before: str, head: str, now: str) -> list[Change]:
-        """Return what the turn changed and did not commit.
+    def leftovers(self, before: str, head: str, now: str) -> tuple[list[Change], list[Change]]:
+        """Return what the turn changed and did not commit: inside of the project, and outside of it.
 
         A path that is still as it was at the claim is the person's, whatever HEAD says.
         """
         if before == now:
-            return []
+            return [], []
         moved = {change.path for change in self._git.difference(before, now)}
-        changes = self._git.difference(f"{head}^{{tree}}", now)
-        return [change for change in changes if change.path in moved and not self.rules.ours(change.path)]
+        changes = [
+            change
+            for change in self._git.difference(f"{head}^{{tree}}", now)
+            if change.path in moved and not self.rules.ours(change.path)
+        ]
+        inside = [change for change in changes if self.rules.inside(change.path) is not None]
+        return inside, [change for change in changes if change not in inside]
+
+    def overlay(self, tree: str, old: str, new: str) -> str:
+        """Return `tree` with what differs between `old` and `new` as it is in `new`."""
+        changes = self._git.difference(old, new) if old != new else []
+        return self._git.tree_with(tree, changes, self._workspace.own) if changes else tree
 
     def sort(self, changes: Sequence[Change]) -> Sorted:
         """Apply the rules to leftovers."""
@@ -214,10 +232,10 @@ def printable(path: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
 
 
-def listed(paths: Sequence[str]) -> str:
+def listed(paths: Sequence[str], between: str = ", ") -> str:
     """Return paths for a message, many of them counted."""
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(printable(path) for path in paths[:_LISTED]) + more
+    more = [f"and {len(paths) - _LISTED} more"] if len(paths) > _LISTED else []
+    return between.join([*(printable(path) for path in paths[:_LISTED]), *more])
 
 
 def subject(turn: Turn, prompt: str, changes: Sequence[Change]) -> str:

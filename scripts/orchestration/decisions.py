@@ -8,19 +8,20 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestration import state
+from orchestration.bus import Bus
+from orchestration.buses import open_bus
 from orchestration.clock import Clock
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Idle, Journal, Posted
-from orchestration.local_bus import LocalBus
 from orchestration.lock import held
 from orchestration.ports import Halt
 from orchestration.posting import settle_post
 from orchestration.process import Loop
 from orchestration.settings import Config
-from orchestration.state import Actor, Failure, State, Status, Token
-from orchestration.workspace import Workspace, instance_id, working_branch
+from orchestration.state import SCOPE, Actor, Failure, State, Status, Token
+from orchestration.workspace import Workspace, instance_id
 
 
 class Moment(NamedTuple):
@@ -43,7 +44,7 @@ class Done(msgspec.Struct, frozen=True):
     """What was committed, and what happens next."""
 
     subject: str
-    commit: str
+    commit: str | None
     next: str
 
 
@@ -55,9 +56,20 @@ def retry(moment: Moment) -> Decided:
     return Decided("retry", state.retried(moment.state, moment.token, moment.clock.now()))
 
 
-def skip(moment: Moment) -> Decided:
-    """Decide that the failed turn counts as done."""
-    return Decided("skip", state.skipped(moment.state, moment.token, moment.tip, moment.clock.now()))
+def skip(*, accept_scope: bool) -> Change:
+    """Decide that the failed turn counts as done; one that left its scope, only if that is accepted."""
+
+    def change(moment: Moment) -> Decided:
+        failure = moment.state.failure
+        if failure and failure.code == SCOPE and not accept_scope:
+            raise Refused(
+                f"the turn failed because of its scope: {failure.reason}",
+                code="scope-not-accepted",
+                remedy="put these files back and `retry`, or let them pass: `orchestrator skip --accept-scope`",
+            )
+        return Decided("skip", state.skipped(moment.state, moment.token, moment.tip, moment.clock.now()))
+
+    return change
 
 
 def stamp(actor: Actor, *, ok: bool) -> Change:
@@ -112,10 +124,9 @@ def clear_exit(workspace: Workspace, config: Config, clock: Clock) -> Done | Non
 
 
 def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) -> Done | None:
-    with held(workspace.own, clock.now()), Loop(clock) as loop:
-        git = Git(loop, workspace.top, inherited()).with_identity()
-        branch = working_branch(git, config.sync.branch)
-        bus = LocalBus(git, workspace, branch, config.state_file)
+    with held(workspace, clock.now()), Loop(clock) as loop:
+        git = Git(loop, workspace.top, inherited())
+        bus = open_bus(workspace, config, git.with_identity() if workspace.git else git)
         journal = Journal(workspace.journal)
         idle = _between_turns(journal, bus)
         view = bus.look()
@@ -123,7 +134,7 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         decided = change(Moment(view.state, token, view.tip, clock))
         if decided is None:
             return None
-        after = replace(decided.after, branch=branch)
+        after = replace(decided.after, branch=bus.branch)
         hand_off = bus.stamp(view.tip, view.state, after, operator=decided.name)
         then = Idle(token.epoch, after.iteration, idle.carry)
         entry = Posted(hand_off, before=idle, then=then)
@@ -133,10 +144,11 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
             raise Refused(answer.reason, code=answer.code, remedy=answer.remedy)
         journal.write(answer)
         subject = state.subject(view.state, after, operator=decided.name)
-        return Done(subject, hand_off.commit, f"next: {after.expected_actor}, iteration {after.iteration}")
+        commit = hand_off.commit if workspace.git else None
+        return Done(subject, commit, f"next: {after.expected_actor}, iteration {after.iteration}")
 
 
-def _between_turns(journal: Journal, bus: LocalBus) -> Idle:
+def _between_turns(journal: Journal, bus: Bus) -> Idle:
     """Return the journal's entry between turns, after finishing a decision that a crash cut short.
 
     Raises:

@@ -9,17 +9,18 @@ from typing import NamedTuple
 import git
 import msgspec
 
-from orchestration import daemon, scaffold
+from orchestration import scaffold, service
 from orchestration.clock import Clock
 from orchestration.config import FILE, Value, resolve
 from orchestration.console import Console
+from orchestration.daemon import Options
 from orchestration.environment import for_agent, inherited
 from orchestration.errors import UsageError
 from orchestration.events import RunEnded
 from orchestration.git import Git
 from orchestration.process import Loop, Request
 from orchestration.settings import Config
-from orchestration.workspace import Workspace, find
+from orchestration.workspace import Workspace, find, workspace
 from orchestration.yaml_file import Key
 
 NAME = "galph-demo"
@@ -66,9 +67,10 @@ def create(folder: Path, clock: Clock) -> Workspace:
         repository.git.add("--all")
         repository.git.commit("--quiet", "-m", "A bookshelf with three failing tests and a plan")
     with Loop(clock) as loop:
-        workspace, _ = find(Git(loop, folder, inherited()), FILE)
-    scaffold.init(workspace, Config(), clock, commit=True, agent="checklist")
-    return workspace
+        found = find(Git(loop, folder, inherited()), FILE)
+    place = workspace(found, git=True, state_file=Config().state_file)
+    scaffold.init(place, Config(), clock, commit=True, agent="checklist")
+    return place
 
 
 def run(folder: Path, console: Console, clock: Clock, flags: Mapping[Key, Value]) -> Shown:
@@ -78,9 +80,9 @@ def run(folder: Path, console: Console, clock: Clock, flags: Mapping[Key, Value]
         UsageError: the folder is taken.
 
     """
-    workspace = create(folder, clock)
+    place = create(folder, clock)
     before = check(folder, clock)
-    ended = daemon.run(workspace, resolve(folder / FILE, {}, flags, folder), daemon.Options(), console, clock)
+    ended = service.run(place, resolve(folder / FILE, {}, flags, folder), Options(), console, clock)
     with git.Repo(folder) as repository:
         commits = int(repository.git.rev_list("--count", "HEAD"))
     return Shown(ended, commits, before, check(folder, clock))

@@ -45,7 +45,7 @@ class TurnEnded(Event, frozen=True, kw_only=True, tag="turn-ended"):
     files: int
     insertions: int
     deletions: int
-    commit: str
+    commit: str | None
 
 
 class Notice(Event, frozen=True, kw_only=True, tag="notice"):

@@ -317,6 +317,13 @@ class Git:
                 raise PathGoneError(done) if b"did not match any files" in done.stderr else GitError(done)
             return self.ask("write-tree", index=index)
 
+    def tree_with(self, tree: str, changes: Iterable[Change], scratch: Path) -> str:
+        """Return `tree` with these paths changed; the real index is not touched."""
+        with _temporary(scratch) as index:
+            self.ask("read-tree", tree, index=index)
+            self.set_index(changes, index=index)
+            return self.ask("write-tree", index=index)
+
     def commit_tree(self, commit: Commit) -> str:
         """Make a commit object and return its id; no hook runs and it is not signed."""
         parents = [word for parent in commit.parents for word in ("-p", parent)]
@@ -352,11 +359,11 @@ class Git:
             path.unlink(missing_ok=True)
         return [str(path) for path in stale]
 
-    def set_index(self, changes: Iterable[Change]) -> None:
-        """Give just these paths new entries in the person's index."""
+    def set_index(self, changes: Iterable[Change], index: Path | None = None) -> None:
+        """Give just these paths new entries, in the person's index or in another."""
         rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
         if rows:
-            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows)
+            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows, index=index)
 
 
 @contextmanager

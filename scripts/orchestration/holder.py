@@ -4,13 +4,19 @@ from pathlib import Path
 
 import msgspec
 
+CARD = "holder.json"
+
 
 class Holder(msgspec.Struct, frozen=True):
-    """The card of the process that holds the lock; `started` tells it from a later process with the same pid."""
+    """The card of the process that holds the lock; `started` tells it from a later process with the same pid.
+
+    Requests for it are left in the folder `control`.
+    """
 
     pid: int
     started: str
     since: str
+    control: str
 
 
 def start_time(pid: int) -> str:
@@ -24,7 +30,7 @@ def start_time(pid: int) -> str:
 def read_holder(own: Path) -> Holder | None:
     """Return the living holder, None if there is none."""
     try:
-        holder = msgspec.json.decode((own / "holder.json").read_bytes(), type=Holder)
+        holder = msgspec.json.decode((own / CARD).read_bytes(), type=Holder)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
     return holder if start_time(holder.pid) == holder.started else None

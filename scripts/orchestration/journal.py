@@ -17,7 +17,8 @@ from orchestration.state import Actor, Failure, Token
 class Claim(msgspec.Struct, frozen=True):
     """Who owns which turn: made before anything else happens.
 
-    `base` is the commit that the turn begins on, `claimed_at` ISO 8601.
+    `base` is the value of the bus's register that the turn begins on: a commit, or the file's text. `claimed_at` is
+    ISO 8601.
     """
 
     actor: Actor
@@ -42,7 +43,7 @@ class Turn(msgspec.Struct, frozen=True):
     """A claimed turn.
 
     `before` is the tree of the work tree at the claim, `pin` the ref that keeps it where it differs from the base,
-    `reruns` counts unclean deaths.
+    `reruns` counts unclean deaths, `stopped` is the tree when it was interrupted, where that is known.
     """
 
     claim: Claim
@@ -50,6 +51,7 @@ class Turn(msgspec.Struct, frozen=True):
     pin: str | None = None
     reruns: int = 0
     interrupted: bool = False
+    stopped: str | None = None
 
     @property
     def name(self) -> str:
@@ -67,7 +69,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HandOff(msgspec.Struct, frozen=True):
-    """A state commit that is built and not yet on the branch: `commit` on `parent`."""
+    """A new value of the bus's register that is built and not yet there: `commit` after `parent`."""
 
     commit: str
     parent: str
@@ -98,11 +100,15 @@ class Idle(msgspec.Struct, frozen=True, tag="idle"):
 
 
 class Claiming(msgspec.Struct, frozen=True, tag="claiming"):
-    """A claim is made and perhaps not yet known to the bus; `before` is the tree of the work tree."""
+    """A claim is made and perhaps not yet known to the bus; `before` is the tree of the work tree.
+
+    Where files are `uncommitted` it is about to be pinned: a restart must find whose pin it is.
+    """
 
     claim: Claim
     before: str
     carry: Carry | None = None
+    uncommitted: bool = False
 
 
 class Claimed(msgspec.Struct, frozen=True, tag="claimed"):
@@ -171,11 +177,14 @@ def must_be_kept(entry: Entry) -> bool:
     """Tell whether an entry is written: losing it would lose something.
 
     The others are passed through. After a crash the step from the entry before makes them again, which costs nothing:
-    no agent has run since. (A prompt that a router prompt chose has been paid for.)
+    no agent has run since. (A prompt that a router prompt chose has been paid for, and the tree at a stop is gone
+    when a person has changed it.)
     """
+    if isinstance(entry, Claiming):
+        return entry.uncommitted
     if isinstance(entry, Routed):
-        return entry.decision.source is Source.OVERRIDE
-    return not isinstance(entry, Claiming | Claimed | Checked)
+        return entry.decision.source is Source.OVERRIDE or entry.turn.stopped is not None
+    return not isinstance(entry, Claimed | Checked)
 
 
 def claim_of(entry: Entry) -> Claim | None:

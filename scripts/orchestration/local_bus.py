@@ -82,14 +82,14 @@ class LocalBus:
         """Take the turn if the branch still is at the claim's base."""
         return Claimed() if self._git.resolve(self._ref) == claim.base else Lost()
 
-    def state_at(self, commit: str) -> State:
+    def state_at(self, value: str) -> State:
         """Read the state of a commit.
 
         Raises:
             Refused: it is damaged.
 
         """
-        return self._parse(self._git.blobs([f"{commit}:{self._path}"])[0])
+        return self._parse(self._git.blobs([f"{value}:{self._path}"])[0])
 
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
         """Build the state commit on `parent`."""
@@ -109,8 +109,8 @@ class LocalBus:
                 tip = self._git.resolve(self._ref) or ""
         if tip == hand_off.commit or (tip and self._git.is_ancestor(hand_off.commit, tip)):
             failpoints.hit("settle.after_ref")
-            self._refresh(tip)
-            return Landed()
+            self.refresh(tip)
+            return Landed(hand_off.commit)
         return self._moved(hand_off, tip)
 
     def _moved(self, hand_off: HandOff, tip: str) -> Moved | Fenced:
@@ -123,7 +123,7 @@ class LocalBus:
             return Fenced(f"the state was changed by {tip[:10]}")
         return Moved(tip)
 
-    def _refresh(self, tip: str) -> None:
+    def refresh(self, tip: str) -> None:
         """Give index and work tree the state of `tip`, where this work tree has the branch checked out."""
         if self._git.branch() != self.branch:
             return

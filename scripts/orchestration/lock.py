@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -12,15 +12,16 @@ from filelock import FileLock, Timeout
 from orchestration import files
 from orchestration.clock import iso
 from orchestration.errors import Locked
-from orchestration.holder import Holder, read_holder, start_time
+from orchestration.holder import CARD, Holder, read_holder, start_time
+from orchestration.workspace import Workspace
 
 
 @contextmanager
-def held(own: Path, now: datetime, first: Callable[[], None] = lambda: None) -> Iterator[None]:
+def held(place: Workspace, now: datetime, first: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the work tree's lock, and say so on a card that others read.
 
     Args:
-        own: the folder of lock and card.
+        place: whose locks, and where requests are left.
         now: since when.
         first: called with the lock, before the card tells others.
 
@@ -28,23 +29,31 @@ def held(own: Path, now: datetime, first: Callable[[], None] = lambda: None) -> 
         Locked: another process holds it; the message names it.
 
     """
-    own.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(own / "lock")
+    card = Holder(os.getpid(), start_time(os.getpid()), iso(now), str(place.control))
+    with ExitStack() as stack:
+        for folder in place.locks:
+            _acquire(folder, stack)
+        if not place.git:
+            ignore = place.own / ".gitignore"
+            ignore.write_bytes(b"*\n")
+        first()
+        for folder in place.locks:
+            stack.callback((folder / CARD).unlink, missing_ok=True)
+            files.replace(folder / CARD, msgspec.json.encode(card))
+        yield
+
+
+def _acquire(folder: Path, stack: ExitStack) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        holder = read_holder(own)
+        holder = read_holder(folder)
         who = f"process {holder.pid}, since {holder.since}" if holder else "another process"
         raise Locked(
             f"this clone is held by {who}",
             code="clone-locked",
             remedy="`orchestrator status` shows it; `orchestrator stop` ends it after its turn",
         ) from None
-    card = own / "holder.json"
-    try:
-        first()
-        files.replace(card, msgspec.json.encode(Holder(os.getpid(), start_time(os.getpid()), iso(now))))
-        yield
-    finally:
-        card.unlink(missing_ok=True)
-        lock.release()
+    stack.callback(lock.release)

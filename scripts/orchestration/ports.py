@@ -2,32 +2,32 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NamedTuple
 
 from orchestration.bus import Bus
 from orchestration.clock import Clock
-from orchestration.collect import Collector
 from orchestration.errors import ExitCode
 from orchestration.events import AnyEvent, Notice
-from orchestration.git import Git
 from orchestration.journal import Claim, Entry, Journal
 from orchestration.reports import Reports
 from orchestration.router import Routes
 from orchestration.runner import Runner
 from orchestration.settings import Config
+from orchestration.work import Work
 from orchestration.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
-    """Everything outside that a turn touches, built in one place; `process` names this daemon process."""
+    """Everything outside that a turn touches, built in one place.
+
+    `stopped` tells how to stop if a stop at once was asked for; `process` names this daemon process.
+    """
 
     bus: Bus
-    git: Git
+    work: Work
     runner: Runner
     journal: Journal
-    collector: Collector
     reports: Reports
     clock: Clock
     emit: Callable[[AnyEvent], None]
@@ -35,6 +35,7 @@ class Ports:
     routes: Routes
     workspace: Workspace
     environment: Mapping[str, str]
+    stopped: Callable[[], "Halt | None"]
     holder: str
     process: str
     boot_id: str
@@ -50,7 +51,7 @@ class Ports:
 
     def break_locks(self, claim: Claim) -> None:
         """Remove the locks that a killed git of a turn left, and say so."""
-        for lock in self.git.break_locks(claim.branch, datetime.fromisoformat(claim.claimed_at)):
+        for lock in self.work.break_locks(claim):
             self.tell("lock-removed", f"a git of {claim.name} was killed and left {lock}; it was removed")
 
     def tell(self, code: str, text: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from orchestration import files
 from orchestration.clock import folder_stamp
 from orchestration.events import AnyEvent, TurnEnded
-from orchestration.state import Actor
+from orchestration.journal import Claim
 
 CAP = 1 << 30
 """Bytes of a raw log; above it the head and the tail are kept."""
@@ -108,12 +108,12 @@ class Reports:
         self._waiting: list[AnyEvent] = []
         self._ended: list[TurnEnded] = []
 
-    def begin_turn(self, iteration: int, actor: Actor, prompt: str) -> Path:
+    def begin_turn(self, claim: Claim, prompt: str | None) -> Path:
         """Make the folder if need be, and return the path of this turn's files without a suffix."""
         if not self._made:
             self._make()
-        name = PurePosixPath(prompt).with_suffix("").as_posix().replace("/", "-")
-        return self.folder / f"iter-{iteration:05d}_{actor}_{name}"
+        name = PurePosixPath(prompt or "unrouted").with_suffix("").as_posix().replace("/", "-")
+        return self.folder / f"iter-{claim.iteration:05d}_{claim.actor}_{name}"
 
     def open_log(self, base: Path) -> RawLog:
         """Open a turn's raw log; a rerun of the turn in the same run continues it."""

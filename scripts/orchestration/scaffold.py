@@ -1,7 +1,7 @@
 """`init`: the files that a project needs, as one commit that touches nothing else; and taking them back."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from orchestration.config import FILE
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
+from orchestration.holder import CARD
 from orchestration.journal import Journal
 from orchestration.lock import held
 from orchestration.process import Loop
@@ -43,7 +44,7 @@ class Scaffold(NamedTuple):
     commit: str | None
 
 
-def configuration(path: str | None) -> str:
+def configuration(path: str | None, *, git: bool = True) -> str:
     """Return orchestration.yaml, with the agents that are installed on `path` spelled out."""
     found = [name for name in AGENTS if shutil.which(name, path=path)]
     if found:
@@ -55,29 +56,32 @@ def configuration(path: str | None) -> str:
         command, more = AGENTS[name]
         lines.append(f"  {name}:\n    command: {command}\n{more}".rstrip())
     lines.append("  # mine: {command: [./my-agent.sh, --fast], timeout: 3600}")
+    sync = "# sync: {git: true}                         # false: the turn lives in the state file alone"
+    if not git:
+        sync = "sync: {git: false}                           # the turn lives in the state file alone"
     text = (TEMPLATES / FILE).read_text(encoding="utf-8")
-    return text.replace("@DEFAULT@", default).replace("@AGENTS@", "\n".join(lines))
+    return text.replace("@DEFAULT@", default).replace("@AGENTS@", "\n".join(lines)).replace("@SYNC@", sync)
 
 
-def contents(config: Config, branch: str, clock: Clock, environment: Mapping[str, str]) -> dict[str, bytes]:
+def contents(config: Config, branch: str | None, clock: Clock, environment: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of a fresh set-up: project path → bytes."""
     prompts = {
         f"{config.prompts_dir}/{prompt.name}": prompt.read_bytes()
         for prompt in sorted((TEMPLATES / "prompts").iterdir())
     }
     return {
-        FILE: configuration(environment.get("PATH")).encode(),
+        FILE: configuration(environment.get("PATH"), git=branch is not None).encode(),
         **prompts,
         config.state_file: state.encode(state.initial(branch, clock.now())),
         f"{config.logs_dir}/.gitignore": (TEMPLATES / "logs.gitignore").read_bytes(),
     }
 
 
-def init(workspace: Workspace, config: Config, clock: Clock, *, commit: bool, agent: str | None = None) -> Scaffold:
+def init(place: Workspace, config: Config, clock: Clock, *, commit: bool, agent: str | None = None) -> Scaffold:
     """Write what is missing and commit exactly that, and what an earlier `init --no-commit` wrote.
 
     Args:
-        workspace: the project.
+        place: the project; without git nothing is committed.
         config: its configuration, or the defaults.
         clock: dates the state.
         commit: False leaves the files uncommitted.
@@ -87,30 +91,35 @@ def init(workspace: Workspace, config: Config, clock: Clock, *, commit: bool, ag
         Refused: HEAD is detached, or a turn is in progress.
 
     """
-    with held(workspace.own, clock.now()), Loop(clock) as loop:
-        git = Git(loop, workspace.top, inherited()).with_identity()
-        Journal(workspace.journal).between_turns()
-        branch = working_branch(git)
+    with held(place, clock.now()), Loop(clock) as loop:
+        Journal(place.journal).between_turns()
+        git = Git(loop, place.top, inherited())
+        branch = working_branch(git) if place.git else None
         wanted = contents(config, branch, clock, inherited())
         if agent:
             wanted[FILE] = _with_agent(wanted[FILE].decode(), agent).encode()
-        fresh = {path: data for path, data in wanted.items() if not (workspace.root / path).exists()}
-        head = git.resolve("HEAD^{commit}")
-        committed = set(git.tracked([workspace.in_git(path) for path in wanted]))
+        fresh = {path: data for path, data in wanted.items() if not (place.root / path).exists()}
         for path, data in fresh.items():
-            files.create(workspace.root / path, data)
-        pending = {
-            workspace.in_git(path): (workspace.root / path).read_bytes()
-            for path, data in sorted(wanted.items())
-            if workspace.in_git(path) not in committed
-            and (path in fresh or _as_written(workspace.root / path, data, is_state=path == config.state_file))
-        }
-        made = _commit(git, head, branch, pending) if commit and pending else None
+            files.create(place.root / path, data)
+        made = _commit_fresh(git.with_identity(), place, branch, wanted, fresh) if commit and branch else None
         return Scaffold(sorted(fresh), sorted(set(wanted) - set(fresh)), made)
 
 
-def undo(workspace: Workspace, config: Config, clock: Clock) -> Scaffold:
-    """Remove what `init` wrote and nobody changed since, and the state, in one commit; drop our folder in the git dir.
+def _commit_fresh(
+    git: Git, place: Workspace, branch: str, wanted: Mapping[str, bytes], fresh: Collection[str]
+) -> str | None:
+    """Commit what was written now, or earlier and left uncommitted."""
+    committed = set(git.tracked([place.in_git(path) for path in wanted]))
+    pending = {
+        place.in_git(path): (place.root / path).read_bytes()
+        for path, data in sorted(wanted.items())
+        if place.in_git(path) not in committed and (path in fresh or _as_written(place.root / path, data))
+    }
+    return _commit(git, git.resolve("HEAD^{commit}"), branch, pending) if pending else None
+
+
+def undo(place: Workspace, config: Config, clock: Clock) -> Scaffold:
+    """Remove what `init` wrote and nobody changed since, and the state, in one commit; drop our own folder.
 
     Logs and rescue refs stay: they may hold work.
 
@@ -118,38 +127,44 @@ def undo(workspace: Workspace, config: Config, clock: Clock) -> Scaffold:
         Refused: HEAD is detached, or a turn is in progress.
 
     """
-    with held(workspace.own, clock.now()), Loop(clock) as loop:
-        git = Git(loop, workspace.top, inherited()).with_identity()
-        Journal(workspace.journal).between_turns()
-        branch = working_branch(git)
-        head = git.resolve("HEAD^{commit}")
-        fresh = contents(config, branch, clock, inherited())
-        wanted = {workspace.in_git(path): data for path, data in fresh.items()}
-        state_file = workspace.in_git(config.state_file)  # ours whatever it holds
-        tracked = set(git.tracked(list(wanted)))
-        ours = [
-            path
-            for path, data in wanted.items()
-            if path in tracked and (path == state_file or _untouched(git, workspace, path, data))
-        ]
-        made = _commit(git, head, branch, dict.fromkeys(ours)) if head and ours else None
+    with held(place, clock.now()), Loop(clock) as loop:
+        Journal(place.journal).between_turns()
+        git = Git(loop, place.top, inherited())
+        branch = working_branch(git) if place.git else None
+        wanted = {place.in_git(path): data for path, data in contents(config, branch, clock, inherited()).items()}
+        state_file = place.in_git(config.state_file)  # ours whatever it holds
+        there = _there(git, place, wanted)
+        ours = [path for path in there if path == state_file or _untouched(git, place, path, wanted[path])]
+        made = _remove(git.with_identity(), branch, ours) if branch and ours else None
         for path in ours:
-            (workspace.top / path).unlink(missing_ok=True)
-            _remove_empty((workspace.top / path).parent, workspace.root)
-        for thing in workspace.own.iterdir():
-            if thing.name not in {"lock", "holder.json"}:
+            (place.top / path).unlink(missing_ok=True)
+            _remove_empty((place.top / path).parent, place.root)
+        for thing in place.own.iterdir():
+            if thing.name not in {"lock", CARD}:
                 shutil.rmtree(thing) if thing.is_dir() else thing.unlink()
-        return Scaffold(ours, sorted(tracked - set(ours)), made)
+        return Scaffold(ours, sorted(set(there) - set(ours)), made)
 
 
-def _as_written(file: Path, data: bytes, *, is_state: bool) -> bool:
-    """Tell whether an uncommitted file is what `init` writes; the state's date does not matter."""
-    if not is_state:
-        return file.read_bytes() == data
+def _there(git: Git, place: Workspace, paths: Collection[str]) -> list[str]:
+    """Return those of our paths that are committed, or, without git, that exist."""
+    if not place.git:
+        return [path for path in paths if (place.top / path).is_file()]
+    tracked = set(git.tracked(list(paths)))
+    return [path for path in paths if path in tracked]
+
+
+def _remove(git: Git, branch: str, paths: Collection[str]) -> str | None:
+    head = git.resolve("HEAD^{commit}")
+    return _commit(git, head, branch, dict.fromkeys(paths)) if head else None
+
+
+def _as_written(file: Path, data: bytes) -> bool:
+    """Tell whether an uncommitted file is what `init` writes; a state's date does not matter."""
+    there = file.read_bytes()
     try:
-        then, now = state.parse(data), state.parse(file.read_bytes())
+        then, now = state.parse(data), state.parse(there)
     except Refused:
-        return False
+        return there == data
     return replace(now, last_update=None) == replace(then, last_update=None)
 
 
@@ -159,10 +174,12 @@ def _with_agent(text: str, agent: str) -> str:
     return "".join([*lines[:place], f"  default: {agent}\n", *lines[place + 1 :]])
 
 
-def _untouched(git: Git, workspace: Workspace, path: str, fresh: bytes) -> bool:
+def _untouched(git: Git, place: Workspace, path: str, fresh: bytes) -> bool:
     """Tell whether a file is as `init` wrote it: its commit added it, or it holds what `init` would write now."""
+    file = place.top / path
+    if not place.git:
+        return file.read_bytes() == fresh
     first = git.added_by(path)
-    file = workspace.top / path
     if first is None or not file.is_file():
         return False
     then, now = git.blobs([f"{first}:{path}", f"HEAD:{path}"])

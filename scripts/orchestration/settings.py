@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta, field
 
 from orchestration.router import Mode
+from orchestration.state import Actor
 
 
 class Opt(msgspec.Struct, frozen=True):
@@ -81,6 +82,8 @@ class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`actors.galph:` and `actors.ralph:`."""
 
     leftovers: Leftovers = Leftovers.COMMIT
+    scope: list[str] = field(default_factory=list)
+    gates: list[str] = field(default_factory=list)
     timeout: Seconds | None = None
 
 
@@ -90,10 +93,17 @@ class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
     galph: ActorSettings = field(default_factory=lambda: ActorSettings(leftovers=Leftovers.FAIL))
     ralph: ActorSettings = field(default_factory=ActorSettings)
 
+    def of(self, actor: Actor) -> ActorSettings:
+        """Return one actor's settings."""
+        return self.galph if actor is Actor.GALPH else self.ralph
+
 
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`sync:`: where the turn lives and how long to wait for it."""
 
+    git: Annotated[
+        bool, Opt("--git/--no-git", "Keep the turn in commits; or in the state file alone, needing no repository.")
+    ] = True
     branch: Annotated[str | None, Opt("--branch", "Refuse to run on any other branch.", "NAME")] = None
     poll_interval: Annotated[
         Seconds, Opt("--poll-interval", "Between looks while waiting, where no file event can wake.", "SECONDS")
@@ -108,6 +118,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.", "N")] = 20
     turn_timeout: Seconds = 7200.0
+    gate_timeout: Seconds = 1800.0
     interrupted_reruns: Count = 2
     snapshot_file: MiB = 100.0
 
@@ -121,6 +132,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reviewer_prompt: Annotated[str, Opt("--prompt-reviewer", "The review's prompt.", "PROMPT")] = "reviewer.md"
     state_file: Annotated[str, Opt("--state-file", "Where the turn lives.", "FILE")] = "sync/state.json"
     logs_dir: Annotated[str, Opt("--logdir", "Where runs are recorded.", "FOLDER")] = "logs"
+    allow_dirty: Annotated[bool, Opt("--allow-dirty", "Begin although tracked files are changed; they stay yours.")] = (
+        False
+    )
     tmp_dir: str = "tmp"
     input_file: str = "input.md"
     doc_whitelist: list[str] = field(

@@ -47,6 +47,9 @@ READY = {Actor.GALPH: Status.IDLE, Actor.RALPH: Status.WAITING_RALPH}
 RUNNING = {Actor.GALPH: Status.RUNNING_GALPH, Actor.RALPH: Status.RUNNING_RALPH}
 DONE = {Actor.GALPH: Status.WAITING_RALPH, Actor.RALPH: Status.COMPLETE}
 
+SCOPE = "scope"
+"""The code of a failure that only `skip --accept-scope` passes over."""
+
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a turn failed, for the peer and for a person who looks in the morning."""
@@ -93,7 +96,7 @@ class Token(msgspec.Struct, frozen=True):
 KNOWN = frozenset(State.__struct_fields__) - {"extra"}
 
 
-def initial(branch: str, now: datetime) -> State:
+def initial(branch: str | None, now: datetime) -> State:
     """Return the state that `init` writes: galph's first turn."""
     return State(
         schema=SCHEMA,
@@ -228,6 +231,11 @@ def requested_exit(data: bytes | None) -> str | None:
         return None
     reason = raw.get("exit_reason")
     return reason if isinstance(reason, str) else ""
+
+
+def with_exit(data: bytes, reason: str) -> bytes:
+    """Return the bytes of a valid state with the exit flag set."""
+    return encode(replace(parse(data), exit=True, exit_reason=reason))
 
 
 def differs_in_exit_only(ours: bytes | None, copy: bytes | None) -> bool:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from orchestration.agents import choose
+from orchestration.buses import open_bus
 from orchestration.config import routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
@@ -12,11 +13,10 @@ from orchestration.errors import OrchestrationError
 from orchestration.git import Git
 from orchestration.holder import Holder, read_holder
 from orchestration.journal import Entry, Idle, Journal, Running, claim_of
-from orchestration.local_bus import LocalBus
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.state import Actor, State, Status
-from orchestration.workspace import Workspace, working_branch
+from orchestration.workspace import Workspace
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -60,21 +60,20 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         Refused: there is no valid state.
 
     """
-    branch = working_branch(git, config.sync.branch)
-    bus = LocalBus(git, workspace, branch, config.state_file)
+    bus = open_bus(workspace, config, git)
     view = bus.look()
     entry = Journal(workspace.journal).read()
     coming, why_not = _next(workspace, config, view.state)
-    latest = workspace.root / config.logs_dir / branch.replace("/", "-") / "latest"
+    latest = workspace.root / config.logs_dir / bus.branch.replace("/", "-") / "latest"
     return Seen(
-        branch=branch,
+        branch=bus.branch,
         state=view.state,
         daemon=read_holder(workspace.own),
         turn=_progress(entry),
-        last=git.last_subject(view.tip, workspace.in_git(config.state_file)),
+        last=git.last_subject(view.tip, workspace.in_git(config.state_file)) if workspace.git else None,
         next=coming,
         no_next=why_not,
-        unusual=_unusual(workspace, git, view.state, entry),
+        unusual=_unusual(workspace, view.state, entry) + (_in_git(workspace, git, entry) if workspace.git else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
     )
 
@@ -103,7 +102,7 @@ def _next(workspace: Workspace, config: Config, state: State) -> tuple[Next | No
     return Next(actor, iteration, decision.prompt, decision.reason, agent), ""
 
 
-def _unusual(workspace: Workspace, git: Git, state: State, entry: Entry) -> list[str]:
+def _unusual(workspace: Workspace, state: State, entry: Entry) -> list[str]:
     found: list[str] = []
     control = Control(workspace.control)
     running = read_holder(workspace.own)
@@ -116,11 +115,16 @@ def _unusual(workspace: Workspace, git: Git, state: State, entry: Entry) -> list
         found.append("paused; `orchestrator resume` lets it go on")
     if not isinstance(entry, Idle) and not running:
         found.append("a turn is in progress and no daemon runs; the next start goes on with it")
+    return found
+
+
+def _in_git(workspace: Workspace, git: Git, entry: Entry) -> list[str]:
+    found: list[str] = []
     operation = git.operation()
     if operation:
         found.append(f"a {operation} is in progress")
     dirt = git.dirt()
-    if dirt.tracked and not running and isinstance(entry, Idle):
+    if dirt.tracked and isinstance(entry, Idle) and not read_holder(workspace.own):
         found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
     rescued = git.refs("refs/rescue/")
     if rescued:
@@ -139,7 +143,8 @@ def text(seen: Seen, now: datetime) -> str:
         rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
     daemon = f"process {seen.daemon.pid}{_ago(seen.daemon.since, now)}" if seen.daemon else "not running"
     rows.append(("daemon", daemon))
-    rows.append(("last", seen.last or "nothing yet"))
+    if seen.last:
+        rows.append(("last", seen.last))
     if seen.next:
         agent = f", agent {seen.next.agent}" if seen.next.agent else ""
         rows.append(("next", f"{seen.next.prompt or 'to be chosen'}: {seen.next.reason}{agent}"))

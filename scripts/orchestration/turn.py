@@ -16,9 +16,10 @@ from orchestration.admission import open_turn, take_turn
 from orchestration.agents import Agent, choose
 from orchestration.bus import Fenced, Moved
 from orchestration.clock import iso
+from orchestration.errors import ExitCode
 from orchestration.events import TurnEnded, TurnStarted
+from orchestration.gates import run_gates
 from orchestration.journal import (
-    Carry,
     Checked,
     Claimed,
     Claiming,
@@ -32,13 +33,12 @@ from orchestration.journal import (
     Stamped,
     Turn,
 )
-from orchestration.ports import Ports, Step
+from orchestration.ports import Halt, Ports, Step
 from orchestration.posting import settle_post
 from orchestration.process import Why
 from orchestration.router import RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
 from orchestration.state import Actor, Failure
-from orchestration.verdict import check_work, fenced, keep
 
 _INTERRUPTED = (
     b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
@@ -73,8 +73,9 @@ def _prompt(ports: Ports, name: str) -> Path:
 def begin_agent(ports: Ports, entry: Routed) -> Step:
     """Note that an agent of this process is about to run; what it needs is there, and no older run's exit code."""
     _prepare(ports, entry.turn, entry.decision.prompt)
-    ports.runner.forget(entry.turn.claim)
-    return Running(entry.turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
+    turn = ports.work.go_on(entry.turn)
+    ports.runner.forget(turn.claim)
+    return Running(turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
 
 
 def run_agent(ports: Ports, entry: Running) -> Step:
@@ -85,8 +86,7 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     again = Routed(replace(turn, interrupted=True), decision)
     result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
     if result.completed.why is Why.STOPPED:
-        keep(ports, turn, "interrupted")
-        return again
+        return Routed(replace(again.turn, stopped=ports.work.keep(turn, "interrupted")), decision)
     failpoints.hit("turn.ran")
     return Ran(turn, decision, result.outcome)
 
@@ -106,7 +106,7 @@ def _after_death(ports: Ports, entry: Running) -> Step:
         )
         ports.tell("agent-ended", f"{entry.turn.name}: the agent had ended with exit code {code}; going on from there")
         return Ran(entry.turn, entry.decision, Outcome(failure=failure if code else None, exit_code=code))
-    keep(ports, entry.turn, "the daemon died")
+    ports.work.keep(entry.turn, "the daemon died")
     reruns = entry.turn.reruns + (entry.boot_id == ports.boot_id)
     if reruns > ports.config.limits.interrupted_reruns:
         failure = Failure(
@@ -131,7 +131,7 @@ def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
 def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
     claim = turn.claim
     agent, text = _prepare(ports, turn, prompt)
-    base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt)
+    base = ports.reports.begin_turn(claim, prompt)
     log = base.with_name(f"{base.name}.log")
     ports.emit(
         TurnStarted(
@@ -157,6 +157,22 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     }
     ports.reports.record(base, fields, result.outcome.message)
     return result
+
+
+def check_work(ports: Ports, entry: Ran) -> Step:
+    """Judge the work, and let the gates judge it; what is uncommitted then is kept if the turn fails."""
+    ports.break_locks(entry.turn.claim)
+    taken = ports.work.take(entry)
+    if taken is None:
+        return entry
+    if isinstance(taken, Fenced):
+        return _fenced(ports, entry.turn, None, taken.why)
+    if taken.failure is None:
+        passed = run_gates(ports, entry)
+        if isinstance(passed, Halt):
+            return passed
+        taken = taken._replace(failure=passed.failure, left=None) if passed.ran else taken
+    return ports.work.close(entry, taken)
 
 
 def build_hand_off(ports: Ports, entry: Checked) -> Step:
@@ -185,16 +201,26 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     if isinstance(answer, Moved):
         return replace(checked, work_head=answer.tip)
     if isinstance(answer, Fenced):
-        return fenced(ports, checked.turn, checked.work_head, answer.why)
-    _report(ports, entry)
-    ports.note("handed-off", f"{checked.turn.name}: {entry.hand_off.commit[:10]} on {checked.turn.claim.branch}")
-    _tidy(ports, checked)
+        return _fenced(ports, checked.turn, checked.work_head, answer.why)
+    _report(ports, checked, answer.commit)
+    ports.note("handed-off", f"{checked.turn.name}: {(answer.commit or 'written')[:10]} on {ports.bus.branch}")
+    ports.runner.forget(checked.turn.claim)
+    ports.work.forget(checked)
     failpoints.hit("turn.settled")
     claim = checked.turn.claim
     ends_iteration = checked.failure is None and claim.actor is Actor.RALPH
-    dirty = bool(checked.failure) or checked.left != ports.git.tree(checked.work_head)
-    carry = Carry(claim.actor, claim.iteration, checked.turn.before, checked.left) if dirty else None
-    return Idle(claim.token.epoch, claim.iteration + ends_iteration, carry)
+    return Idle(claim.token.epoch, claim.iteration + ends_iteration, ports.work.left(checked))
+
+
+def _fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
+    """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
+    ref = ports.work.abandon(turn, head)
+    before = ports.bus.state_at(turn.claim.base)
+    ports.journal.write(Idle(before.epoch, before.iteration))
+    reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"
+    if ref:
+        reason, remedy = f"{reason}; its work is kept in {ref}", f"`git log {ref}` shows it; {remedy}"
+    return Halt(ExitCode.FENCED, "fenced", reason, remedy)
 
 
 def post(ports: Ports, entry: Posted) -> Step:
@@ -202,19 +228,9 @@ def post(ports: Ports, entry: Posted) -> Step:
     return settle_post(ports.bus, ports.journal, entry)
 
 
-def _tidy(ports: Ports, checked: Checked) -> None:
-    """Drop what only this turn needed: the exit note, and the pin if the person's files are as they were."""
-    turn = checked.turn
-    ports.runner.forget(turn.claim)
-    if turn.pin and checked.unpin:
-        ports.collector.drop(turn.pin)
-
-
-def _report(ports: Ports, entry: Stamped) -> None:
-    checked, claim = entry.checked, entry.checked.turn.claim
-    moved = claim.base != checked.work_head
-    commits = ports.git.subjects(claim.base, checked.work_head) if moved else []
-    files, insertions, deletions = ports.git.shortstat(claim.base, checked.work_head) if moved else (0, 0, 0)
+def _report(ports: Ports, checked: Checked, commit: str | None) -> None:
+    claim = checked.turn.claim
+    done = ports.work.summary(claim.base, checked.work_head)
     prompt = checked.decision.prompt if checked.decision else None
     ended = TurnEnded(
         iteration=claim.iteration,
@@ -224,16 +240,15 @@ def _report(ports: Ports, entry: Stamped) -> None:
         reason=checked.failure.reason if checked.failure else checked.exit_reason,
         seconds=round(checked.outcome.seconds, 3),
         exit_code=checked.outcome.exit_code,
-        commits=[f"{short} {subject}" for short, subject in commits],
-        files=files,
-        insertions=insertions,
-        deletions=deletions,
-        commit=entry.hand_off.commit,
+        commits=done.commits,
+        files=done.files,
+        insertions=done.insertions,
+        deletions=done.deletions,
+        commit=commit,
     )
-    base = ports.reports.begin_turn(claim.iteration, claim.actor, prompt or "unrouted")
     ports.emit(ended)
     facts = {name: getattr(ended, name) for name in ("ok", "reason", "commits", "files", "insertions", "deletions")}
-    ports.reports.record(base, {**facts, "hand_off": ended.commit})
+    ports.reports.record(ports.reports.begin_turn(claim, prompt), {**facts, "hand_off": commit})
 
 
 STEPS: dict[type[Entry], Callable[[Ports, Any], Step]] = {

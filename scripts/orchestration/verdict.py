@@ -1,20 +1,23 @@
-"""What the agent did to the repository: judged, committed or kept (Ran → Checked)."""
+"""What an agent's work in a git work tree comes to: judged, committed or kept."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
-from orchestration import collect, failpoints, state
-from orchestration.errors import ExitCode, Refused
-from orchestration.journal import Checked, Claim, Idle, Ran, Turn
-from orchestration.ports import Halt, Ports, Step
-from orchestration.settings import Leftovers
-from orchestration.state import Failure
-from orchestration.tree import Commit, Dirt
+from orchestration import state
+from orchestration.bus import Bus, Fenced
+from orchestration.collect import Collector, listed, subject
+from orchestration.errors import Refused
+from orchestration.git import Git
+from orchestration.journal import Claim, Ran, Turn
+from orchestration.settings import ActorSettings, Config, Leftovers
+from orchestration.state import SCOPE, Failure
+from orchestration.tree import Change, Commit, Dirt
+from orchestration.work import Taken
+from orchestration.workspace import Workspace
 
 
 class _Verdict(NamedTuple):
-    """What the check made of the work: the commit to hand off on, and why the turn fails, if it does.
+    """The commit to hand off on, and why the turn fails, if it does.
 
     No head: the branch moved meanwhile, and the check is to be made anew.
     """
@@ -23,166 +26,155 @@ class _Verdict(NamedTuple):
     failure: Failure | None
 
 
-def check_work(ports: Ports, entry: Ran) -> Step:
-    """Judge what the agent did to the repository, and commit or keep what it left uncommitted."""
-    turn, claim = entry.turn, entry.turn.claim
-    ports.break_locks(claim)
-    dirt = ports.git.dirt()
-    _name_what_is_not_kept(ports, dirt)
-    tip = ports.git.resolve(f"refs/heads/{claim.branch}")
-    if tip is None:
-        return fenced(ports, turn, claim.base, f"the branch {claim.branch} was deleted")
-    taken = _taken_over(ports, claim, tip)
-    if taken:
-        return fenced(ports, turn, tip, taken)
-    flag = _exit_flag(ports, claim, tip)
-    left = ports.collector.snapshot(dirt)
-    lineage = _lineage(ports, claim, dirt, tip)
-    head, failure = lineage.head, entry.outcome.failure or lineage.failure
-    if head and failure is None:
-        head, failure = _settle_leftovers(ports, entry, head, left)
-    if head is None:
-        return entry
-    if head != lineage.head:
-        left = ports.collector.snapshot(ports.git.dirt())
-    if failure:
-        keep(ports, turn, failure.code, left)
-        failure = replace(failure, reason=failure.reason + _kept_where(ports, claim, head))
-    unpin = failure is None and _person_untouched(ports, turn, left)
-    failpoints.hit("turn.checked")
-    return Checked(turn, entry.decision, entry.outcome, head, left, failure, flag, unpin)
+class Judge:
+    """Judges the work tree after an agent.
 
+    Args:
+        git: the verbs.
+        workspace: where the state file lies.
+        bus: tells what state a commit holds.
+        config: policies, scope, size limit.
+        tell: takes (code, text) of what a person should see.
 
-def _person_untouched(ports: Ports, turn: Turn, left: str) -> bool:
-    """Tell whether every file that was uncommitted at the claim still has its bytes in the tree; warn if not."""
-    if turn.pin is None:
-        return True
-    pinned = f"{turn.pin}^{{tree}}"
-    theirs = {change.path for change in ports.git.difference(f"{turn.claim.base}^{{tree}}", pinned)}
-    touched = [change.path for change in ports.git.difference(pinned, left) if change.path in theirs]
-    if touched:
-        some = collect.listed(touched)
-        ports.tell("untracked-changed", f"the agent changed files that were not committed: {some}; kept in {turn.pin}")
-    return not touched
+    """
 
+    def __init__(
+        self, git: Git, workspace: Workspace, bus: Bus, config: Config, tell: Callable[[str, str], None]
+    ) -> None:
+        self.collector = Collector(git, workspace, config)
+        self.tell = tell
+        self._git = git
+        self._workspace = workspace
+        self._bus = bus
+        self._config = config
 
-def _name_what_is_not_kept(ports: Ports, dirt: Dirt) -> None:
-    """Warn, once a run, of what no snapshot holds (loop.md: it stays where it is and is named)."""
-    left_out = ports.collector.left_out(dirt)
-    if left_out:
-        why = f"larger than limits.snapshot_file ({ports.config.limits.snapshot_file:g} MiB), or a nested repository"
-        ports.tell("not-kept", f"neither committed nor in a rescue ref: {collect.listed(left_out)} ({why})")
+    def take(self, entry: Ran) -> Taken | Fenced | None:
+        """Judge what the agent did to the repository, and commit what it left; None: the branch moved meanwhile."""
+        claim = entry.turn.claim
+        dirt = self._git.dirt()
+        self._name_what_is_not_kept(dirt)
+        tip = self._git.resolve(f"refs/heads/{claim.branch}")
+        if tip is None:
+            return Fenced(f"the branch {claim.branch} was deleted")
+        taken_over = self._taken_over(claim, tip)
+        if taken_over:
+            return Fenced(taken_over)
+        flag = self._exit_flag(claim, tip)
+        head, failure = self._lineage(claim, dirt, tip)
+        if head is None:
+            return None
+        left = self.collector.snapshot(dirt)
+        failure = entry.outcome.failure or failure or self._out_of_scope(entry.turn, left)
+        if failure:
+            return Taken(head, failure, flag, left)
+        after, failure = self._settle_leftovers(entry, head, left)
+        return Taken(after, failure, flag, left if after == head else None) if after else None
 
+    def _actor(self, turn: Turn) -> ActorSettings:
+        return self._config.actors.of(turn.claim.actor)
 
-def _taken_over(ports: Ports, claim: Claim, tip: str) -> str | None:
-    """Return who took the turn while the agent ran: a valid state with a newer epoch on the branch."""
-    try:
-        now = ports.bus.state_at(tip)
-    except Refused:
-        return None  # the agent damaged the file; the hand-off restores it
-    if now.epoch >= claim.token.epoch and now.nonce != claim.token.nonce:
-        return f"the branch {claim.branch} holds epoch {now.epoch} of {now.holder or 'another hand'}"
-    return None
+    def _name_what_is_not_kept(self, dirt: Dirt) -> None:
+        """Warn, once a run, of what no snapshot holds (loop.md: it stays where it is and is named)."""
+        left_out = self.collector.left_out(dirt)
+        if left_out:
+            limit = f"{self._config.limits.snapshot_file:g} MiB"
+            why = f"larger than limits.snapshot_file ({limit}), or a nested repository"
+            self.tell("not-kept", f"neither committed nor in a rescue ref: {listed(left_out)} ({why})")
 
-
-def _lineage(ports: Ports, claim: Claim, dirt: Dirt, tip: str) -> _Verdict:
-    """Find the work on the claim's branch, on top of the claim's base."""
-    operation = ports.git.operation()
-    if operation:
-        return _Verdict(tip, Failure(reason=f"the agent left a {operation} in progress", code="operation-in-progress"))
-    if dirt.branch != claim.branch:
-        where = dirt.branch or "a detached HEAD"
-        return _Verdict(
-            tip, Failure(reason=f"the agent left the branch {claim.branch} for {where}", code="switched-branch")
-        )
-    if ports.git.is_ancestor(claim.base, tip):
-        return _Verdict(tip, None)
-    tree = ports.git.tree(tip)
-    rewritten = ports.collector.rescue(claim, tree, tip, "the agent's rewritten commits")
-    parents = ports.git.parents(claim.base)
-    if not parents or ports.git.is_ancestor(parents[0], tip):
-        text = f"{claim.name}: rewritten by the agent\n\nThe agent's own commits are in {rewritten}.\n"
-        head = ports.git.commit_tree(Commit(tree, [claim.base], text))
-        if ports.git.update_ref(f"refs/heads/{claim.branch}", head, tip, "orchestrator: rewritten by the agent"):
-            ports.tell("rewritten", "the agent rewrote the commit that its turn began on; its work was put back on top")
-            return _Verdict(head, None)
-        return _Verdict(None, None)
-    ports.collector.rescue(claim, f"{claim.base}^{{tree}}", claim.base, "the branch before the agent rewrote it")
-    return _Verdict(
-        tip, Failure(reason="the agent rewrote commits that were there before its turn", code="rewrote-history")
-    )
-
-
-def _settle_leftovers(ports: Ports, entry: Ran, head: str, left: str) -> _Verdict:
-    """Commit what may be committed; return the new head, or why the policy fails the turn."""
-    turn = entry.turn
-    changes = ports.collector.leftovers(turn.before, head, left)
-    if not changes:
-        return _Verdict(head, None)
-    allowed, rest = ports.collector.sort(changes)
-    policy = getattr(ports.config.actors, turn.claim.actor).leftovers
-    if rest and policy is Leftovers.FAIL:
-        paths = collect.listed([change.path for change in rest])
-        reason = (
-            f"{turn.claim.actor} left files uncommitted that it must not write: {paths} "
-            f"(actors.{turn.claim.actor}.leftovers is fail)"
-        )
-        return _Verdict(head, Failure(reason=reason, code="leftovers"))
-    ref = ports.collector.rescue(turn.claim, left, head, "leftovers")
-    wanted = allowed if policy is Leftovers.KEEP else changes
-    after: str | None = head
-    if wanted:
-        text = collect.subject(turn, entry.decision.prompt if entry.decision else "-", wanted)
-        after = ports.collector.commit(turn.claim.branch, head, wanted, text)
-    if wanted == changes or after is None:
-        ports.collector.drop(ref)  # committed, or about to be kept anew
-    return _Verdict(after, None)
-
-
-def _exit_flag(ports: Ports, claim: Claim, tip: str) -> str | None:
-    """Take `exit` and `exit_reason` from the agent's copy of the state; say so if it holds any other edit."""
-    path = ports.config.state_file
-    file = ports.workspace.root / path
-    in_git = ports.workspace.in_git(path)
-    base, committed = ports.git.blobs([f"{claim.base}:{in_git}", f"{tip}:{in_git}"])
-    copy = file.read_bytes().replace(b"\r\n", b"\n") if file.is_file() else None  # a checkout may have made them
-    if copy == base == committed:
+    def _taken_over(self, claim: Claim, tip: str) -> str | None:
+        """Return who took the turn while the agent ran: a valid state with a newer epoch on the branch."""
+        try:
+            now = self._bus.state_at(tip)
+        except Refused:
+            return None  # the agent damaged the file; the hand-off restores it
+        if now.epoch >= claim.token.epoch and now.nonce != claim.token.nonce:
+            return f"the branch {claim.branch} holds epoch {now.epoch} of {now.holder or 'another hand'}"
         return None
-    wanted = state.requested_exit(committed if copy is None else copy)
-    if wanted is None or not state.differs_in_exit_only(base, copy):
-        ports.tell("state-edited", f"the agent edited {path}; only exit and exit_reason are taken from it")
-    return wanted
 
+    def _lineage(self, claim: Claim, dirt: Dirt, tip: str) -> _Verdict:
+        """Find the work on the claim's branch, on top of the claim's base."""
+        operation = self._git.operation()
+        if operation:
+            reason = f"the agent left a {operation} in progress"
+            return _Verdict(tip, Failure(reason=reason, code="operation-in-progress"))
+        if dirt.branch != claim.branch:
+            where = dirt.branch or "a detached HEAD"
+            reason = f"the agent left the branch {claim.branch} for {where}"
+            return _Verdict(tip, Failure(reason=reason, code="switched-branch"))
+        if self._git.is_ancestor(claim.base, tip):
+            return _Verdict(tip, None)
+        return self._rewritten(claim, tip)
 
-def keep(ports: Ports, turn: Turn, why: str, left: str | None = None) -> None:
-    """Put the tree as it is into a rescue ref, if it differs from HEAD, or if no branch holds HEAD."""
-    dirt = ports.git.dirt()
-    head = dirt.head or turn.claim.base
-    tree = left or ports.collector.snapshot(dirt._replace(head=head))
-    if dirt.branch is None or tree != ports.git.tree(head):
-        ref = ports.collector.rescue(turn.claim, tree, head, why)
-        ports.tell("rescued", f"{turn.name}: the work tree as it was is kept in {ref}")
+    def _rewritten(self, claim: Claim, tip: str) -> _Verdict:
+        """Put the work of an agent that amended the commit it began on back on top of it."""
+        tree = self._git.tree(tip)
+        rewritten = self.collector.rescue(claim, tree, tip, "the agent's rewritten commits")
+        parents = self._git.parents(claim.base)
+        if parents and not self._git.is_ancestor(parents[0], tip):
+            old = f"{claim.base}^{{tree}}"
+            self.collector.rescue(claim, old, claim.base, "the branch before the agent rewrote it")
+            reason = "the agent rewrote commits that were there before its turn"
+            return _Verdict(tip, Failure(reason=reason, code="rewrote-history"))
+        text = f"{claim.name}: rewritten by the agent\n\nThe agent's own commits are in {rewritten}.\n"
+        head = self._git.commit_tree(Commit(tree, [claim.base], text))
+        if not self._git.update_ref(f"refs/heads/{claim.branch}", head, tip, "orchestrator: rewritten by the agent"):
+            return _Verdict(None, None)
+        self.tell("rewritten", "the agent rewrote the commit that its turn began on; its work was put back on top")
+        return _Verdict(head, None)
 
+    def _out_of_scope(self, turn: Turn, left: str) -> Failure | None:
+        """Return why the turn fails if it changed a path outside its actor's scope, committed or not."""
+        globs = self._actor(turn).scope
+        if not globs or turn.before == left:
+            return None
+        outside = self.collector.rules.outside_scope(globs, self._git.difference(turn.before, left))
+        if not outside:
+            return None
+        actor = turn.claim.actor
+        reason = f"{actor} changed files outside its scope: {listed(outside)} (actors.{actor}.scope)"
+        return Failure(reason=reason, code=SCOPE)
 
-def _kept_where(ports: Ports, claim: Claim, head: str) -> str:
-    kept = [f"its commits stay on {claim.branch}"] if head != claim.base else []
-    refs = ports.collector.rescued(claim)
-    kept += [f"the work tree is kept in {refs[-1]}"] if refs else []
-    if head != claim.base and ports.git.is_ancestor(claim.base, head):
-        kept += [f"to undo its commits: `git revert --no-edit {claim.base[:10]}..{head[:10]}`"]
-    return f" ({'; '.join(kept)})" if kept else ""
+    def _settle_leftovers(self, entry: Ran, head: str, left: str) -> _Verdict:
+        """Commit what may be committed; return the new head, or why the policy fails the turn."""
+        turn = entry.turn
+        changes, outside = self.collector.leftovers(turn.before, head, left)
+        if not changes and not outside:
+            return _Verdict(head, None)
+        allowed, rest = self.collector.sort(changes)
+        policy = self._actor(turn).leftovers
+        if (rest or outside) and policy is Leftovers.FAIL:
+            actor = turn.claim.actor
+            paths = listed([change.path for change in [*rest, *outside]])
+            reason = (
+                f"{actor} left files uncommitted that it must not write: {paths} (actors.{actor}.leftovers is fail)"
+            )
+            return _Verdict(head, Failure(reason=reason, code="leftovers"))
+        ref = self.collector.rescue(turn.claim, left, head, "leftovers")
+        wanted = allowed if policy is Leftovers.KEEP else changes
+        after = self._commit(entry, head, wanted)
+        if (wanted == changes and not outside) or after is None:
+            self.collector.drop(ref)  # committed, or about to be kept anew
+        elif outside:
+            some = listed([change.path for change in outside])
+            self.tell("outside", f"left outside of the project and not committed: {some}; kept in {ref}")
+        return _Verdict(after, None)
 
+    def _commit(self, entry: Ran, head: str, wanted: list[Change]) -> str | None:
+        if not wanted:
+            return head
+        text = subject(entry.turn, entry.decision.prompt if entry.decision else "-", wanted)
+        return self.collector.commit(entry.turn.claim.branch, head, wanted, text)
 
-def fenced(ports: Ports, turn: Turn, head: str, why: str) -> Halt:
-    """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
-    tree = ports.git.tree(head)
-    ref = ports.collector.rescue(turn.claim, tree, head, "fenced")
-    keep(ports, turn, "fenced")
-    before = ports.bus.state_at(turn.claim.base)
-    ports.journal.write(Idle(before.epoch, before.iteration))
-    return Halt(
-        ExitCode.FENCED,
-        "fenced",
-        f"{turn.name} is no longer ours: {why}; its work is kept in {ref}",
-        f"`git log {ref}` shows it; start again to go on with the state as it is now",
-    )
+    def _exit_flag(self, claim: Claim, tip: str) -> str | None:
+        """Take `exit` and `exit_reason` from the agent's copy of the state; say so if it holds any other edit."""
+        path = self._config.state_file
+        file = self._workspace.root / path
+        in_git = self._workspace.in_git(path)
+        base, committed = self._git.blobs([f"{claim.base}:{in_git}", f"{tip}:{in_git}"])
+        copy = file.read_bytes().replace(b"\r\n", b"\n") if file.is_file() else None  # a checkout may have made them
+        if copy == base == committed:
+            return None
+        wanted = state.requested_exit(committed if copy is None else copy)
+        if wanted is None or not state.differs_in_exit_only(base, copy):
+            self.tell("state-edited", f"the agent edited {path}; only exit and exit_reason are taken from it")
+        return wanted

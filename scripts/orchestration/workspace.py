@@ -1,43 +1,58 @@
 """Where everything lies: the repository, the project inside it, and our own folder in the git dir."""
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from orchestration import files
-from orchestration.errors import Refused
+from orchestration.errors import OrchestrationError, Refused
 from orchestration.git import Git
+
+_JOURNAL = "journal.json"
+_BESIDE = ".orchestrator"
+"""Our folder beside the state file, where there is no git dir for it."""
 
 
 class Workspace(NamedTuple):
-    """The folders of one clone.
+    """The folders of one clone, or of a project without a repository.
 
     Args:
-        top: the top of the work tree.
+        top: the top of the work tree; the project where there is no repository.
         root: the project: the folder of orchestration.yaml, `top` or below it.
-        own: this work tree's folder in the git dir: journal, lock, control files.
+        own: our own folder for locks, control files and exit notes, in the git dir or beside the state file.
+        journal: the file of the turn in progress.
+        locks: the folders whose lock a daemon here holds; the first is `own`.
+        git: whether the turn lives in commits.
 
     """
 
     top: Path
     root: Path
     own: Path
+    journal: Path
+    locks: Sequence[Path]
+    git: bool = True
 
     def in_git(self, path: str) -> str:
         """Return a project path as git names it, from the top."""
         return str((self.root / path).relative_to(self.top))
 
     @property
-    def journal(self) -> Path:
-        """The journal of the turn in progress."""
-        return self.own / "journal.json"
-
-    @property
     def control(self) -> Path:
         """The folder of the requests that `stop` and `pause` leave for the daemon."""
         return self.own / "control"
+
+
+class Found(NamedTuple):
+    """What lies around a folder: its project, and its repository as (top, own folder) or why there is none."""
+
+    root: Path
+    file: Path | None
+    repository: tuple[Path, Path] | None
+    missing: OrchestrationError | None = None
 
 
 class _Instance(msgspec.Struct, frozen=True):
@@ -46,23 +61,53 @@ class _Instance(msgspec.Struct, frozen=True):
     path: str
 
 
-def find(git: Git, config_name: str) -> tuple[Workspace, Path | None]:
-    """Find the workspace around `git.top`, and its configuration file if there is one.
+def find(git: Git, config_name: str) -> Found:
+    """Look for the project and the repository around `git.top`.
 
-    The file is searched upward and never past the top of the work tree.
-
-    Raises:
-        GitError: not inside a work tree.
-
+    The configuration file is searched upward, and never past the top of the work tree.
     """
-    top, own = git.locate()
     here = git.top.resolve()
+    try:
+        repository, missing = git.locate(), None
+    except OrchestrationError as error:
+        repository, missing = None, error
+    top = repository[0] if repository else None
     for folder in (here, *here.parents):
         if (folder / config_name).is_file():
-            return Workspace(top, folder, own), folder / config_name
+            return Found(folder, folder / config_name, repository, missing)
         if folder == top:
             break
-    return Workspace(top, top, own), None
+    return Found(top or here, None, repository, missing)
+
+
+def workspace(found: Found, *, git: bool, state_file: str) -> Workspace:
+    """Return the folders to work with.
+
+    Raises:
+        OrchestrationError: the turn is to live in git, and there is no repository.
+
+    """
+    beside = (found.root / state_file).parent / _BESIDE
+    if not git:
+        locks = [beside, found.repository[1]] if found.repository else [beside]
+        return Workspace(found.root, found.root, beside, beside / _JOURNAL, locks, git=False)
+    if found.repository is None:
+        raise found.missing or AssertionError
+    top, own = found.repository
+    project = own if found.root == top else own / "projects" / _as_name(found.root.relative_to(top))
+    return Workspace(top, found.root, own, project / _JOURNAL, [own])
+
+
+def _as_name(path: Path) -> str:
+    """Return a path as one name."""
+    return str(path).replace("%", "%25").replace("/", "%2F")
+
+
+def other_journals(place: Workspace, state_file: str) -> list[Path]:
+    """Return the journals of other projects and other ways to run in this work tree."""
+    folders = {*place.locks, (place.root / state_file).parent / _BESIDE}
+    found = [path for folder in folders for path in folder.glob("**/journal*.json")]
+    return sorted(path for path in found if path != place.journal)
 
 
 def working_branch(git: Git, configured: str | None = None) -> str:

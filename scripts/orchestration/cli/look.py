@@ -3,7 +3,7 @@
 import click
 
 from orchestration import status as glance
-from orchestration.cli.options import configured, here, json_option
+from orchestration.cli.options import Here, anywhere, configured, here, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.environment import inherited
@@ -13,28 +13,30 @@ from orchestration.process import Loop
 from orchestration.router import RouteError
 
 
+def _look(place: Here) -> glance.Seen:
+    with Loop(SystemClock()) as loop:
+        return glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+
+
 def show_if_there(console: Console) -> None:
     """Print the status where there is one to print."""
     try:
-        place = here()
-        with Loop(SystemClock()) as loop:
-            seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+        seen = _look(here())
     except OrchestrationError:
         return
     console.say(glance.text(seen, SystemClock().now()) + "\n")
 
 
 @click.command()
+@anywhere
 @json_option
-def status(*, as_json: bool) -> int:
+def status(*, place: Here, as_json: bool) -> int:
     """Show whose turn it is, and what is unusual.
 
     And what happened last, what comes next and why: one screen.
     """
-    place = here()
     console = Console(as_json=as_json)
-    with Loop(SystemClock()) as loop:
-        seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+    seen = _look(place)
     if as_json:
         console.dump(seen)
     else:
@@ -50,10 +52,8 @@ def route(*, flags: dict[str, str | bool], pairs: tuple[str, ...], as_json: bool
 
     Runs no agent.
     """
-    place = here(flags, pairs)
     console = Console(as_json=as_json)
-    with Loop(SystemClock()) as loop:
-        seen = glance.look(place.workspace, place.resolved.config, Git(loop, place.workspace.top, inherited()))
+    seen = _look(here(flags, pairs))
     if seen.next is None:
         raise RouteError(seen.no_next, code="route-none", remedy="see `orchestrator status`")
     if as_json:

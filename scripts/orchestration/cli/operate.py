@@ -1,9 +1,11 @@
 """What a person decides: retry, skip, stamp, resume, and stop and pause for a running daemon."""
 
+from pathlib import Path
+
 import click
 
 from orchestration import decisions
-from orchestration.cli.options import here, json_option
+from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.control import Control, Request
@@ -11,8 +13,7 @@ from orchestration.holder import read_holder
 from orchestration.state import Actor
 
 
-def _post(change: decisions.Change, *, as_json: bool) -> int:
-    place = here()
+def _post(place: Here, change: decisions.Change, *, as_json: bool) -> int:
     console = Console(as_json=as_json)
     posted = decisions.post(place.workspace, place.resolved.config, change, SystemClock())
     if as_json:
@@ -23,42 +24,46 @@ def _post(change: decisions.Change, *, as_json: bool) -> int:
 
 
 @click.command()
+@anywhere
 @json_option
-def retry(*, as_json: bool) -> int:
+def retry(*, place: Here, as_json: bool) -> int:
     """Let the failed turn run again.
 
     It goes on with the work tree as it is.
     """
-    return _post(decisions.retry, as_json=as_json)
+    return _post(place, decisions.retry, as_json=as_json)
 
 
 @click.command()
+@click.option("--accept-scope", is_flag=True, help="Also where the turn failed for files outside its actor's scope.")
+@anywhere
 @json_option
-def skip(*, as_json: bool) -> int:
+def skip(*, place: Here, accept_scope: bool, as_json: bool) -> int:
     """Go on without the failed turn.
 
     It is the other actor's turn then, as if this one had succeeded; its commits stay.
     """
-    return _post(decisions.skip, as_json=as_json)
+    return _post(place, decisions.skip(accept_scope=accept_scope), as_json=as_json)
 
 
 @click.command()
 @click.argument("actor", type=click.Choice([str(actor) for actor in Actor]))
 @click.argument("result", type=click.Choice(["ok", "fail"]))
+@anywhere
 @json_option
-def stamp(*, actor: str, result: str, as_json: bool) -> int:
+def stamp(*, place: Here, actor: str, result: str, as_json: bool) -> int:
     """Record a turn that was done by hand.
 
     Or one that no daemon will finish. ACTOR must be the one whose turn it is.
     """
-    return _post(decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
+    return _post(place, decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
 
 
 @click.command()
+@anywhere
 @json_option
-def resume(*, as_json: bool) -> int:
+def resume(*, place: Here, as_json: bool) -> int:
     """Lift a pause, and clear the exit flag."""
-    place = here()
     console = Console(as_json=as_json)
     requests = Control(place.workspace.control)
     paused = requests.stands(Request.PAUSE)
@@ -81,14 +86,14 @@ def resume(*, as_json: bool) -> int:
 @click.option(
     "--now", is_flag=True, help="End the running agent at once, as SIGTERM does; the turn is run again later."
 )
+@anywhere
 @json_option
-def stop(*, now: bool, as_json: bool) -> int:
+def stop(*, place: Here, now: bool, as_json: bool) -> int:
     """Stop the daemon of this clone, after its turn."""
-    workspace = here().workspace
     console = Console(as_json=as_json)
-    holder = read_holder(workspace.own)
+    holder = read_holder(place.workspace.own)
     if holder:
-        Control(workspace.control).ask(Request.STOP_NOW if now else Request.STOP)
+        Control(Path(holder.control)).ask(Request.STOP_NOW if now else Request.STOP)
     if as_json:
         console.dump({"asked": holder is not None, "pid": holder.pid if holder else None})
     elif holder:
@@ -99,14 +104,14 @@ def stop(*, now: bool, as_json: bool) -> int:
 
 
 @click.command()
+@anywhere
 @json_option
-def pause(*, as_json: bool) -> int:
+def pause(*, place: Here, as_json: bool) -> int:
     """Hold the loop between turns, until `resume`.
 
     A later start waits too.
     """
-    workspace = here().workspace
-    Control(workspace.control).ask(Request.PAUSE)
+    Control(place.workspace.control).ask(Request.PAUSE)
     console = Console(as_json=as_json)
     if as_json:
         console.dump({"paused": True})

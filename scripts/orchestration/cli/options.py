@@ -40,29 +40,50 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     for leaf in reversed(declared):
         if leaf.opt:
             names = [name for name in (_SHORT.get(leaf.opt.flag), leaf.opt.flag) if name]
-            kind = {"default": None} if "/" in leaf.opt.flag else {"metavar": leaf.opt.metavar}
+            kind = _kind(leaf, leaf.opt.metavar)
             text = f"{leaf.opt.help}{_default(leaf)}"
             decorated = click.option(*names, flags_name(leaf.opt.flag), help=text, **kind)(decorated)
     return decorated
 
 
+def _kind(leaf: Leaf, metavar: str) -> dict[str, Any]:
+    """Return what makes click's option a switch, or one with a value."""
+    default = _of_default(leaf)
+    if isinstance(default, bool):
+        return {"default": None, "is_flag": True}
+    return {"metavar": metavar}
+
+
 def _default(leaf: Leaf) -> str:
     """Return what the help says of a default; click itself is given none."""
+    value = _of_default(leaf)
+    if isinstance(value, float):
+        return f"  [default: {value:g}]"
+    return f"  [default: {value}]" if value or (value == 0 and value is not False) else ""
+
+
+def _of_default(leaf: Leaf) -> Any:  # noqa: ANN401 - any setting's value
     value: Any = Config()
     for word in leaf.key:
         value = getattr(value, word)
-    return (
-        f"  [default: {value:g}]"
-        if isinstance(value, float)
-        else f"  [default: {value}]"
-        if value or value == 0
-        else ""
-    )
+    return value
 
 
 def flags_name(flag: str) -> str:
     """Return the parameter name of a flag declaration."""
     return flag.split("/", maxsplit=1)[0].lstrip("-").replace("-", "_")
+
+
+def anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--no-git`, for a look at, or a decision on, a run that keeps its turn in the state file alone."""
+
+    @wraps(function)
+    def placed(*, git: bool | None, **given: Any) -> Any:  # noqa: ANN401 - whatever the command returns
+        flags: dict[str, str | bool] = {} if git is None else {"--git/--no-git": git}
+        return function(**given, place=here(flags))
+
+    text = "Whether the turn lives in commits, or in the state file alone  [default: sync.git]"
+    return click.option("--git/--no-git", "git", default=None, help=text)(placed)
 
 
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
@@ -79,11 +100,13 @@ def here(flags: Mapping[str, str | bool] | None = None, pairs: tuple[str, ...] =
     """Find the workspace and merge its configuration.
 
     Raises:
-        GitError: not in a work tree.
+        GitError: the turn lives in git, and this is no work tree.
         UsageError: the configuration is wrong.
 
     """
     with Loop(SystemClock()) as loop:
-        found, file = workspace.find(Git(loop, Path.cwd(), inherited()), FILE)
+        found = workspace.find(Git(loop, Path.cwd(), inherited()), FILE)
     spoken = {**from_pairs(list(pairs)), **from_flags(flags or {})}
-    return Here(found, resolve(file, inherited(), spoken, Path.cwd()))
+    resolved = resolve(found.file, inherited(), spoken, Path.cwd())
+    config = resolved.config
+    return Here(workspace.workspace(found, git=config.sync.git, state_file=config.state_file), resolved)

@@ -68,7 +68,7 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
     """
     console = Console(as_json=as_json)
     place, clock = here().workspace, SystemClock()
-    with held(place.own, clock.now()), Loop(clock) as loop:
+    with held(place, clock.now()), Loop(clock) as loop:
         git = Git(loop, place.top, inherited())
         written = kept.restore(git, place.top, kept.one(git, name), paths)
     if as_json:

@@ -2,10 +2,11 @@
 
 import click
 
-from orchestration import daemon
+from orchestration import service
 from orchestration.cli.options import configured, here, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
+from orchestration.daemon import Options
 from orchestration.errors import Locked
 
 
@@ -36,7 +37,7 @@ def run(  # noqa: PLR0913 - click's parameters
     place = here(flags, pairs)
     console = Console(quiet=quiet, verbose=verbose, as_json=as_json)
     try:
-        ended = daemon.run(place.workspace, place.resolved, daemon.Options(once=once), console, SystemClock())
+        ended = service.run(place.workspace, place.resolved, Options(once=once), console, SystemClock())
     except Locked as locked:
         if not quiet:
             raise

@@ -8,7 +8,7 @@ import click
 
 from orchestration import demo as sample
 from orchestration import scaffold
-from orchestration.cli.options import here, json_option
+from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
 from orchestration.config import from_pairs
 from orchestration.console import Console
@@ -18,14 +18,14 @@ from orchestration.errors import ExitCode
 @click.command()
 @click.option("--no-commit", is_flag=True, help="Write the files and leave the commit to you.")
 @click.option("--undo", is_flag=True, help="Remove what init wrote and nobody changed, in one commit.")
+@anywhere
 @json_option
-def init(*, no_commit: bool, undo: bool, as_json: bool) -> int:
+def init(*, place: Here, no_commit: bool, undo: bool, as_json: bool) -> int:
     """Set up this repository, in one commit.
 
     Writes configuration, prompts and state, and commits exactly these. Nothing is overwritten, no hook runs, and what
     you have staged stays staged.
     """
-    place = here()
     console = Console(as_json=as_json)
     if undo:
         done = scaffold.undo(place.workspace, place.resolved.config, SystemClock())

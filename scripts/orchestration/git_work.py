@@ -1,0 +1,185 @@
+"""The person's files in a git work tree: looked at before a turn, pinned, kept, and told about (work.Work)."""
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from orchestration import failpoints
+from orchestration.bus import Fenced
+from orchestration.collect import listed
+from orchestration.errors import Refused
+from orchestration.git import Git
+from orchestration.journal import Carry, Checked, Claim, Claiming, Ran, Turn
+from orchestration.settings import Config
+from orchestration.state import State
+from orchestration.tree import Dirt
+from orchestration.verdict import Judge
+from orchestration.work import Summary, Survey, Taken
+from orchestration.workspace import refuse_operation
+
+_BETWEEN = "\n  "
+
+
+class GitWork:
+    """What a turn does to a work tree, as differences of trees.
+
+    Args:
+        git: the verbs, at the top of the work tree.
+        judge: decides what an agent's work comes to.
+        config: whether changed tracked files are allowed.
+        branch: the working branch.
+
+    """
+
+    def __init__(self, git: Git, judge: Judge, config: Config, branch: str) -> None:
+        self._git = git
+        self._collector = judge.collector
+        self._judge = judge
+        self._config = config
+        self._branch = branch
+        self._tell = judge.tell
+
+    # --- before the agent --------------------------------------------------------------------------------------------
+
+    def survey(self, base: str, state: State, carry: Carry | None) -> Survey:
+        """Look at branch, operation and uncommitted files.
+
+        Raises:
+            Refused: a person must put them in order first.
+
+        """
+        dirt = self._git.dirt()
+        refuse_operation(self._git)
+        self._require_branch(dirt)
+        goes_on = carry is not None and carry.is_for(state.expected_actor, state.iteration)
+        if not (goes_on or self._config.allow_dirty):
+            self._require_clean(dirt, carry)
+        tree = self._collector.snapshot(dirt)
+        return Survey(tree, tree != self._git.tree(base))
+
+    def _require_branch(self, dirt: Dirt) -> None:
+        wanted = self._branch
+        if dirt.branch is None:
+            raise Refused("HEAD is detached", code="detached-head", remedy=f"`git switch {wanted}`")
+        if dirt.branch != wanted:
+            raise Refused(
+                f"the branch checked out is {dirt.branch}, not {wanted}",
+                code="wrong-branch",
+                remedy=f"`git switch {wanted}`",
+            )
+
+    def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
+        """Refuse changed tracked files of the project, unless a turn was allowed to leave them just so."""
+        dirty = [path for path in dirt.tracked if self._collector.rules.inside(path) is not None]
+        if dirty and carry:
+            changed = {change.path for change in self._git.difference(carry.kept, self._collector.snapshot(dirt))}
+            dirty = [path for path in dirty if path in changed]
+        if dirty:
+            raise Refused(
+                f"tracked files are changed and not committed:{_BETWEEN}{listed(dirty, _BETWEEN)}",
+                code="dirty-tree",
+                remedy="commit them, put them aside with `git stash`, or leave them as they are with --allow-dirty",
+            )
+
+    def begin(self, entry: Claiming) -> Turn:
+        """Pin what lies uncommitted in the tree.
+
+        A retry goes on from the snapshot of the first attempt, but for what a person changed after it.
+        """
+        claim, carry, before = entry.claim, entry.carry, entry.before
+        if carry and carry.is_for(claim.actor, claim.iteration):
+            before = self._collector.overlay(carry.before, carry.kept, before)
+        pin = None
+        if entry.uncommitted:
+            pin = self._collector.rescue(claim, entry.before, claim.base, "the work tree at the claim")
+        return Turn(claim, before, pin)
+
+    def go_on(self, turn: Turn) -> Turn:
+        """Begin an interrupted turn again: what changed since it stopped is the person's, and kept."""
+        if turn.stopped is None:
+            return turn
+        dirt = self._git.dirt()
+        now = self._collector.snapshot(dirt)
+        if now != turn.stopped:
+            self._collector.rescue(turn.claim, now, dirt.head or turn.claim.base, "the work tree at the restart")
+        return replace(turn, before=self._collector.overlay(turn.before, turn.stopped, now), stopped=None)
+
+    # --- after the agent ---------------------------------------------------------------------------------------------
+
+    def keep(self, turn: Turn, why: str) -> str:
+        """Put the tree as it is into a rescue ref, if it differs from HEAD, or if no branch holds HEAD."""
+        return self._keep(turn, why, self._git.dirt())
+
+    def _keep(self, turn: Turn, why: str, dirt: Dirt, left: str | None = None) -> str:
+        head = dirt.head or turn.claim.base
+        tree = left or self._collector.snapshot(dirt._replace(head=head))
+        if dirt.branch is None or tree != self._git.tree(head):
+            ref = self._collector.rescue(turn.claim, tree, head, why)
+            self._tell("rescued", f"{turn.name}: the work tree as it was is kept in {ref}")
+        return tree
+
+    def take(self, entry: Ran) -> Taken | Fenced | None:
+        """Judge what the agent did to the repository, and commit or keep what it left uncommitted."""
+        return self._judge.take(entry)
+
+    def close(self, entry: Ran, taken: Taken) -> Checked:
+        """Keep the tree of a failed turn; see whether the person's files are as they were."""
+        turn, failure = entry.turn, taken.failure
+        left = taken.left or self._collector.snapshot(self._git.dirt())
+        if failure:
+            self._keep(turn, failure.code, self._git.dirt(), left)
+            failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, taken.head))
+        unpin = failure is None and self._person_untouched(turn, left)
+        failpoints.hit("turn.checked")
+        return Checked(turn, entry.decision, entry.outcome, taken.head, left, failure, taken.exit_reason, unpin)
+
+    def _person_untouched(self, turn: Turn, left: str) -> bool:
+        """Tell whether every file that was uncommitted at the claim still has its bytes in the tree; warn if not."""
+        if turn.pin is None:
+            return True
+        pinned = f"{turn.pin}^{{tree}}"
+        theirs = {change.path for change in self._git.difference(f"{turn.claim.base}^{{tree}}", pinned)}
+        touched = [change.path for change in self._git.difference(pinned, left) if change.path in theirs]
+        if touched:
+            some = listed(touched)
+            text = f"the agent changed files that were not committed: {some}; kept in {turn.pin}"
+            self._tell("untracked-changed", text)
+        return not touched
+
+    def _kept_where(self, claim: Claim, head: str) -> str:
+        kept = [f"its commits stay on {claim.branch}"] if head != claim.base else []
+        refs = self._collector.rescued(claim)
+        kept += [f"the work tree is kept in {refs[-1]}"] if refs else []
+        if head != claim.base and self._git.is_ancestor(claim.base, head):
+            kept += [f"to undo its commits: `git revert --no-edit {claim.base[:10]}..{head[:10]}`"]
+        return f" ({'; '.join(kept)})" if kept else ""
+
+    def left(self, checked: Checked) -> Carry | None:
+        """Return the trees of a turn that failed or left files uncommitted."""
+        claim = checked.turn.claim
+        if checked.failure is None and checked.left == self._git.tree(checked.work_head):
+            return None
+        return Carry(claim.actor, claim.iteration, checked.turn.before, checked.left)
+
+    def forget(self, checked: Checked) -> None:
+        """Drop the pin if the person's files are as they were."""
+        if checked.turn.pin and checked.unpin:
+            self._collector.drop(checked.turn.pin)
+
+    def abandon(self, turn: Turn, head: str | None) -> str:
+        """Keep commits and tree of a turn that is no longer ours; return the ref of the commits."""
+        head = head or turn.claim.base
+        ref = self._collector.rescue(turn.claim, self._git.tree(head), head, "fenced")
+        self.keep(turn, "fenced")
+        return ref
+
+    def summary(self, base: str, head: str) -> Summary:
+        """Tell what lies between two commits."""
+        if base == head:
+            return Summary([], 0, 0, 0)
+        commits = [f"{short} {subject}" for short, subject in self._git.subjects(base, head)]
+        return Summary(commits, *self._git.shortstat(base, head))
+
+    def break_locks(self, claim: Claim) -> list[str]:
+        """Remove the locks that a killed git of the turn left; return them."""
+        return self._git.break_locks(claim.branch, datetime.fromisoformat(claim.claimed_at))

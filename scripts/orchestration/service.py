@@ -1,0 +1,210 @@
+"""One run of the daemon: the lock, the loop, everything that a turn touches, and why it ended."""
+
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+from msgspec.structs import replace
+
+import orchestration
+from orchestration import agents
+from orchestration.bus import Bus
+from orchestration.buses import open_bus
+from orchestration.clock import Clock, iso
+from orchestration.config import Resolved, routes
+from orchestration.console import Console
+from orchestration.control import Control, Request
+from orchestration.daemon import Daemon, Options, Stops
+from orchestration.environment import inherited
+from orchestration.errors import ExitCode, OrchestrationError, Refused, UsageError
+from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted
+from orchestration.git import Git
+from orchestration.git_work import GitWork
+from orchestration.journal import Journal, claim_of
+from orchestration.local_bus import LocalBus
+from orchestration.lock import held
+from orchestration.no_work import NoWork
+from orchestration.ports import Halt, Ports
+from orchestration.process import Loop
+from orchestration.reaper import become_subreaper
+from orchestration.reports import Reports
+from orchestration.runner import Runner
+from orchestration.settings import Config
+from orchestration.solo_bus import SoloBus
+from orchestration.verdict import Judge
+from orchestration.watch import watching
+from orchestration.work import Work
+from orchestration.workspace import Workspace, boot_id, instance_id, other_journals, working_branch
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run(place: Workspace, resolved: Resolved, options: Options, console: Console, clock: Clock) -> RunEnded:
+    """Run turns in a workspace until something says halt; return why it ended.
+
+    Raises:
+        OrchestrationError: refused before the first look; everything is as it was.
+
+    """
+    config = resolved.config
+    choices = agents.all_of(config, place.root, inherited(), options.solo)
+    if options.solo:
+        place = place._replace(journal=place.journal.with_name(f"journal-{options.solo}.json"))
+    requests = Control(place.control)
+    with ExitStack() as stack:
+        # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
+        stack.enter_context(held(place, clock.now(), partial(requests.withdraw, Request.STOP, Request.STOP_NOW)))
+        _refuse_other_turns(place, config)
+        loop = stack.enter_context(Loop(clock, catch=STOP_SIGNALS, adopt=become_subreaper()))
+        console.attach(loop.watch, loop.unwatch)
+        stack.callback(console.detach)
+        if not stack.enter_context(watching(requests.folder, loop.wake)):
+            _look_now_and_then(loop, config.sync.poll_interval)
+        stops = Stops(loop, requests)
+        daemon = Daemon(loop, stops, options)
+
+        def emit(event: AnyEvent) -> None:
+            stamped = replace(event, at=iso(clock.now()))
+            console.event(stamped)
+            ports.reports.event(stamped)
+            daemon.count(stamped)
+
+        git = Git(loop, place.top, inherited())
+        git = git.with_identity() if place.git else git
+        bus = _bus(place, config, git, options)
+        started = RunStarted(
+            version=orchestration.__version__,
+            branch=bus.branch,
+            agents=choices,
+            iterations=config.limits.iterations,
+        )
+        runner = Runner(loop, place, git.environment, console.output, stops.now)
+        outside = _Outside(place, resolved, git, bus, runner, emit)
+        ports = outside.ports(stops, started)
+        emit(started)
+        for warning in resolved.warnings:
+            ports.tell("config", warning)
+        if not place.git:
+            ports.tell("no-git", f"the turn lives in {config.state_file} alone: nothing is committed, judged or kept")
+        ended = _ended(_serve(daemon, ports), daemon.turns)
+        emit(ended)
+        return ended
+
+
+def _look_now_and_then(loop: Loop, seconds: float) -> None:
+    """Wake the loop again and again, where no file event does."""
+    loop.after(seconds, partial(_look_now_and_then, loop, seconds))
+
+
+def _refuse_other_turns(place: Workspace, config: Config) -> None:
+    """Refuse to start beside a turn in progress that another journal of this work tree holds.
+
+    Raises:
+        Refused: another project's turn, or one of another way to run, is to be ended first.
+
+    """
+    for path in other_journals(place, config.state_file):
+        claim = claim_of(Journal(path).read())
+        if claim:
+            raise Refused(
+                f"{claim.name} is in progress in this work tree, in another project or another way ({path})",
+                code="turn-elsewhere",
+                remedy="start it again as it was started then, with --once, and let it end",
+            )
+
+
+def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
+    """Return the bus of this run.
+
+    Raises:
+        Refused: HEAD is detached, or a turn in progress belongs to another branch.
+        UsageError: turns of one actor alone are asked for without git.
+
+    """
+    if not place.git:
+        if options.solo:
+            raise UsageError(
+                f"turns of {options.solo} alone need git", code="solo-no-git", remedy="`orchestrator run --no-git`"
+            )
+        return open_bus(place, config, git)
+    claim = claim_of(Journal(place.journal).read())
+    if claim and git.branch() != claim.branch:
+        raise Refused(
+            f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out",
+            code="turn-on-other-branch",
+            remedy=f"`git switch {claim.branch}`, and start again",
+        )
+    local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
+    return SoloBus(git, local, options.solo) if options.solo else local
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """What the ports are made of."""
+
+    place: Workspace
+    resolved: Resolved
+    git: Git
+    bus: Bus
+    runner: Runner
+    emit: Callable[[AnyEvent], None]
+
+    def ports(self, stops: Stops, started: RunStarted) -> Ports:
+        config = self.resolved.config
+        return Ports(
+            bus=self.bus,
+            work=self._work(),
+            runner=self.runner,
+            journal=Journal(self.place.journal),
+            reports=self._reports(started),
+            clock=self.git.loop.clock,
+            emit=self.emit,
+            config=config,
+            routes=routes(config),
+            workspace=self.place,
+            environment=self.runner.environment,
+            stopped=stops.halt,
+            holder=instance_id(self.place),
+            process=secrets.token_hex(8),
+            boot_id=boot_id(),
+        )
+
+    def _work(self) -> Work:
+        config = self.resolved.config
+        if not self.place.git:
+            return NoWork(self.place.root, config.state_file, self._tell)
+        judge = Judge(self.git, self.place, self.bus, config, self._tell)
+        return GitWork(self.git, judge, config, self.bus.branch)
+
+    def _reports(self, started: RunStarted) -> Reports:
+        config = self.resolved.config
+        facts = {
+            **msgspec.to_builtins(started),
+            "argv": sys.argv,
+            "config": msgspec.to_builtins(config),
+            "sources": self.resolved.sources,
+        }
+        folder, now = self.place.root / config.logs_dir, self.git.loop.clock.now()
+        return Reports(folder, started.branch, now, facts, partial(self._tell, "log-lost"))
+
+    def _tell(self, code: str, text: str) -> None:
+        self.emit(Notice(level="warning", code=code, text=text))
+
+
+def _serve(daemon: Daemon, ports: Ports) -> Halt:
+    try:
+        return daemon.run(ports)
+    except OrchestrationError as error:
+        return Halt(error.exit_code, error.code, error.message, error.remedy)
+    except OSError as error:
+        remedy = "mend it (`df -h`, permissions) and start again: the journal says where to go on"
+        return Halt(ExitCode.REFUSED, "system", f"the system refused: {error}", remedy)
+
+
+def _ended(halt: Halt, turns: int) -> RunEnded:
+    return RunEnded(exit_code=halt.exit_code, code=halt.code, reason=halt.reason, remedy=halt.remedy, turns=turns)
