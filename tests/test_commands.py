@@ -214,7 +214,7 @@ def test_init_is_one_commit_of_exactly_its_files_and_leaves_all_else_as_it_was(
     assert project.state()["expected_actor"] == "galph"
 
     before = everything(project.path / "prompts"), project.git("rev-parse", "HEAD"), project.git("ls-files", "-s")
-    assert script(project, capsys, "init") == {"written": [], "kept": WRITTEN, "commit": None}
+    assert script(project, capsys, "init") == {"written": [], "kept": WRITTEN, "commit": None, "rules": []}
     assert "nothing was committed" in person(project, capsys, "init")
     assert (
         everything(project.path / "prompts"),

@@ -15,7 +15,7 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
     """Look whose turn it is, refuse what a person must decide, and make a claim."""
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     require_own(view.state, ports.bus.branch)
-    return _standstill(view.state) or _claim(ports, entry, view)
+    return standstill(view.state) or _claim(ports, entry, view)
 
 
 def require_own(now: State, branch: str) -> None:
@@ -29,11 +29,11 @@ def require_own(now: State, branch: str) -> None:
         raise Refused(
             f"the state belongs to the branch {now.branch}, and this is {branch}",
             code="state-other-branch",
-            remedy=f"`git switch {now.branch}`, or commit the file's removal here and run `orchestrator init`",
+            remedy=f"`git switch {now.branch}`, or go on from it here: `orchestrator init --adopt`",
         )
 
 
-def _standstill(now: State) -> Halt | None:
+def standstill(now: State) -> Halt | None:
     """Return why nobody may claim: a failed turn, the exit flag, or a turn that runs elsewhere."""
     actor = now.expected_actor
     if now.status is Status.FAILED:

@@ -121,7 +121,8 @@ class Console:
 
 
 def _began(event: RunStarted) -> list[str]:
-    loops = f"at most {event.iterations} iterations" if event.iterations else "no limit of iterations"
+    what = f"turns of {event.solo} alone" if event.solo else "iterations"
+    loops = f"at most {event.iterations} {what}" if event.iterations else f"no limit of {what}"
     jobs: dict[str, list[str]] = {}
     for job, argv in event.agents.items():
         jobs.setdefault(" ".join(argv), []).append(job)
@@ -137,10 +138,13 @@ def _turned(event: TurnStarted) -> list[str]:
 def _ended(event: TurnEnded) -> list[str]:
     if not event.ok:
         return [click.style("  ✗ ", fg="red") + f"failed after {event.seconds:.1f} s"]
+    passed = click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s"
+    if event.commit is None and not event.commits:
+        return [passed]
     work = f"{len(event.commits)} commit{'s' * (len(event.commits) != 1)}, {event.files} file{'s' * (event.files != 1)}"
     lines = f"+{event.insertions} -{event.deletions}"
     last = f" · {event.commits[-1].partition(' ')[2]}" if event.commits else ""
-    return [click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s · {work} {lines}{last}"]
+    return [f"{passed} · {work} {lines}{last}"]
 
 
 def _stopped(event: RunEnded) -> list[str]:

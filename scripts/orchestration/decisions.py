@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestration import state
+from orchestration.admission import require_own
 from orchestration.bus import Bus
 from orchestration.buses import open_bus
 from orchestration.clock import Clock
@@ -28,6 +29,7 @@ class Moment(NamedTuple):
     """What a decision is made on."""
 
     state: State
+    branch: str
     token: Token
     tip: str
     clock: Clock
@@ -92,6 +94,15 @@ def stamp(actor: Actor, *, ok: bool) -> Change:
     return change
 
 
+def adopt(moment: Moment) -> Decided:
+    """Decide that the state of the branch that this one came from is this branch's from now on."""
+    if moment.state.branch in {None, moment.branch}:
+        raise Refused(
+            f"the state is {moment.branch}'s already", code="adopt-own", remedy="`orchestrator status` shows it"
+        )
+    return Decided("adopt", state.adopted(moment.state, moment.token, moment.clock.now()))
+
+
 def _clear(moment: Moment) -> Decided | None:
     if not moment.state.exit:
         return None
@@ -130,8 +141,10 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         journal = Journal(workspace.journal)
         idle = _between_turns(journal, bus)
         view = bus.look()
+        if change is not adopt:
+            require_own(view.state, bus.branch)
         token = Token(max(view.state.epoch, idle.epoch) + 1, instance_id(workspace), secrets.token_hex(16))
-        decided = change(Moment(view.state, token, view.tip, clock))
+        decided = change(Moment(view.state, bus.branch, token, view.tip, clock))
         if decided is None:
             return None
         after = replace(decided.after, branch=bus.branch)

@@ -12,12 +12,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
 
 
 class RunStarted(Event, frozen=True, kw_only=True, tag="run-started"):
-    """A daemon begins."""
+    """A daemon begins; it does at most so many iterations (0: no limit), or turns of the `solo` actor."""
 
     version: str
     branch: str
     agents: dict[str, list[str]]
     iterations: int
+    solo: Actor | None = None
 
 
 class TurnStarted(Event, frozen=True, kw_only=True, tag="turn-started"):

@@ -187,13 +187,19 @@ def must_be_kept(entry: Entry) -> bool:
     return not isinstance(entry, Claimed | Checked)
 
 
+def turn_of(entry: Entry) -> Turn | None:
+    """Return the turn in progress that has begun."""
+    if isinstance(entry, Idle | Posted | Claiming):
+        return None
+    return entry.checked.turn if isinstance(entry, Stamped) else entry.turn
+
+
 def claim_of(entry: Entry) -> Claim | None:
     """Return the claim of a turn in progress."""
     if isinstance(entry, Claiming):
         return entry.claim
-    if isinstance(entry, Idle | Posted):
-        return None
-    return entry.checked.turn.claim if isinstance(entry, Stamped) else entry.turn.claim
+    turn = turn_of(entry)
+    return turn.claim if turn else None
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """A run's folder: raw logs, turn records, events, summary (loop.md, "Logs"). A full disk costs logs, never the turn."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,6 +17,8 @@ from orchestration.journal import Claim
 
 CAP = 1 << 30
 """Bytes of a raw log; above it the head and the tail are kept."""
+
+_RUNS = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z*"
 
 
 class RawLog:
@@ -94,15 +97,17 @@ class Reports:
         now: the time that names the folder.
         run: what `run.json` says.
         trouble: told once when the disk refuses; logging then stops and the loop goes on.
+        keep: runs of the branch to keep, this one among them; 0 keeps all.
 
     """
 
     def __init__(
-        self, logs: Path, branch: str, now: datetime, run: dict[str, Any], trouble: Callable[[str], None]
+        self, logs: Path, branch: str, now: datetime, run: dict[str, Any], trouble: Callable[[str], None], keep: int = 0
     ) -> None:
         self.folder = logs / branch.replace("/", "-") / folder_stamp(now)
         self._run = run
         self._tell = trouble
+        self._keep = keep
         self._broken = False
         self._made = False
         self._waiting: list[AnyEvent] = []
@@ -160,8 +165,16 @@ class Reports:
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(self.folder.name)
             fresh.replace(latest)
+            self._drop_old()
         for event in self._waiting:
             self.event(event)
+
+    def _drop_old(self) -> None:
+        """Delete the oldest runs beyond `keep`; whatever else lies there is not ours."""
+        cards = [path for path in self.folder.parent.glob(f"{_RUNS}/run.json") if not path.parent.is_symlink()]
+        cards.sort(key=lambda path: path.stat().st_mtime_ns)
+        for card in cards[: -self._keep] if self._keep else []:
+            shutil.rmtree(card.parent)
 
     def _write_summary(self) -> None:
         rows = [

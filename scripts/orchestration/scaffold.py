@@ -1,7 +1,7 @@
 """`init`: the files that a project needs, as one commit that touches nothing else; and taking them back."""
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ TEMPLATES = Path(__file__).with_name("templates")
 SUBJECT = "orchestrator init: two agents take turns here"
 UNDO_SUBJECT = "orchestrator init --undo"
 _REGULAR = "100644"
+RULES = ("AGENTS.md", "CLAUDE.md")
+"""Where projects keep what every agent must know."""
 
 AGENTS = {
     "claude": ("[claude, -p, --dangerously-skip-permissions]", ""),
@@ -37,11 +39,15 @@ AGENTS = {
 
 
 class Scaffold(NamedTuple):
-    """What `init` did: files written, files that were there already, the commit if one was made."""
+    """What `init` did: files written, files that were there already, the commit if one was made.
+
+    `rules` are the project's own instructions for agents, which the prompts point to.
+    """
 
     written: list[str]
     kept: list[str]
     commit: str | None
+    rules: Sequence[str] = ()
 
 
 def configuration(path: str | None, *, git: bool = True) -> str:
@@ -102,7 +108,8 @@ def init(place: Workspace, config: Config, clock: Clock, *, commit: bool, agent:
         for path, data in fresh.items():
             files.create(place.root / path, data)
         made = _commit_fresh(git.with_identity(), place, branch, wanted, fresh) if commit and branch else None
-        return Scaffold(sorted(fresh), sorted(set(wanted) - set(fresh)), made)
+        rules = [name for name in RULES if (place.root / name).is_file()]
+        return Scaffold(sorted(fresh), sorted(set(wanted) - set(fresh)), made, rules)
 
 
 def _commit_fresh(

@@ -82,6 +82,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             branch=bus.branch,
             agents=choices,
             iterations=config.limits.iterations,
+            solo=options.solo,
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
         outside = _Outside(place, resolved, git, bus, runner, emit)
@@ -190,7 +191,7 @@ class _Outside:
             "sources": self.resolved.sources,
         }
         folder, now = self.place.root / config.logs_dir, self.git.loop.clock.now()
-        return Reports(folder, started.branch, now, facts, partial(self._tell, "log-lost"))
+        return Reports(folder, started.branch, now, facts, partial(self._tell, "log-lost"), config.logs.keep)
 
     def _tell(self, code: str, text: str) -> None:
         self.emit(Notice(level="warning", code=code, text=text))

@@ -123,6 +123,12 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_file: MiB = 100.0
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`logs:`; older runs of a branch beyond `keep` are deleted when a run begins, 0 keeps all."""
+
+    keep: Count = 0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """orchestration.yaml; paths are relative to its folder."""
 
@@ -162,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     actors: ActorsSettings = field(default_factory=ActorsSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
+    logs: LogSettings = field(default_factory=LogSettings)
 
 
 IGNORED = {

@@ -331,6 +331,11 @@ def resumed(state: State, token: Token, now: datetime) -> State:
     return replace(_own(state, token, now), exit=False, exit_reason=None)
 
 
+def adopted(state: State, token: Token, now: datetime) -> State:
+    """Return the state as another branch's own; whoever runs it there is fenced off by the new epoch."""
+    return replace(_own(state, token, now), branch=None)
+
+
 def subject(before: State, after: State, *, operator: str | None = None) -> str:
     """Return the subject line of the commit that turns `before` into `after` (loop.md, "Commit subjects").
 

@@ -14,6 +14,8 @@ from orchestration.errors import ExitCode, OrchestrationError, Refused, UsageErr
 
 COMMANDS = {
     "run": "orchestration.cli.run",
+    "supervisor": "orchestration.cli.run",
+    "loop": "orchestration.cli.run",
     "init": "orchestration.cli.setup",
     "status": "orchestration.cli.look",
     "route": "orchestration.cli.look",

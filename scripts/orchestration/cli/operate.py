@@ -13,7 +13,8 @@ from orchestration.holder import read_holder
 from orchestration.state import Actor
 
 
-def _post(place: Here, change: decisions.Change, *, as_json: bool) -> int:
+def post(place: Here, change: decisions.Change, *, as_json: bool) -> int:
+    """Make a decision and print the commit that it became."""
     console = Console(as_json=as_json)
     posted = decisions.post(place.workspace, place.resolved.config, change, SystemClock())
     if as_json:
@@ -31,7 +32,7 @@ def retry(*, place: Here, as_json: bool) -> int:
 
     It goes on with the work tree as it is.
     """
-    return _post(place, decisions.retry, as_json=as_json)
+    return post(place, decisions.retry, as_json=as_json)
 
 
 @click.command()
@@ -43,7 +44,7 @@ def skip(*, place: Here, accept_scope: bool, as_json: bool) -> int:
 
     It is the other actor's turn then, as if this one had succeeded; its commits stay.
     """
-    return _post(place, decisions.skip(accept_scope=accept_scope), as_json=as_json)
+    return post(place, decisions.skip(accept_scope=accept_scope), as_json=as_json)
 
 
 @click.command()
@@ -56,7 +57,7 @@ def stamp(*, place: Here, actor: str, result: str, as_json: bool) -> int:
 
     Or one that no daemon will finish. ACTOR must be the one whose turn it is.
     """
-    return _post(place, decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
+    return post(place, decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
 
 
 @click.command()

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
+from orchestration import decisions, scaffold
 from orchestration import demo as sample
-from orchestration import scaffold
+from orchestration.cli.operate import post
 from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
 from orchestration.config import from_pairs
@@ -17,16 +18,19 @@ from orchestration.errors import ExitCode
 
 @click.command()
 @click.option("--no-commit", is_flag=True, help="Write the files and leave the commit to you.")
+@click.option("--adopt", is_flag=True, help="Take over the state that this branch has from another, in one commit.")
 @click.option("--undo", is_flag=True, help="Remove what init wrote and nobody changed, in one commit.")
 @anywhere
 @json_option
-def init(*, place: Here, no_commit: bool, undo: bool, as_json: bool) -> int:
+def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool) -> int:
     """Set up this repository, in one commit.
 
     Writes configuration, prompts and state, and commits exactly these. Nothing is overwritten, no hook runs, and what
     you have staged stays staged.
     """
     console = Console(as_json=as_json)
+    if adopt:
+        return post(place, decisions.adopt, as_json=as_json)
     if undo:
         done = scaffold.undo(place.workspace, place.resolved.config, SystemClock())
     else:
@@ -39,6 +43,8 @@ def init(*, place: Here, no_commit: bool, undo: bool, as_json: bool) -> int:
     for path in done.kept:
         console.say(f"  kept   {path}")
     console.say(f"committed as {done.commit[:10]}" if done.commit else "nothing was committed")
+    for name in done.rules:
+        console.say(f"{name} stays as it is: the prompts tell both agents to read it first")
     if not undo:
         console.say(_next_steps(committed=not no_commit))
     return 0
