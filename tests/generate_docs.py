@@ -52,7 +52,8 @@ def _first_line(context: click.Context) -> str:
 
 
 def _command(context: click.Context) -> str:
-    usage = " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
+    pieces = [piece.replace("[COMMAND]", "COMMAND") for piece in context.command.collect_usage_pieces(context)]
+    usage = " ".join([context.command_path, *pieces])  # not every click puts brackets round a command
     parts = [f"## {context.command_path}", f"`{usage}`", _help(context.command), _options(context)]
     return "\n\n".join(part for part in parts if part)
 

@@ -3,7 +3,7 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -19,37 +19,40 @@ SESSIONS = [session for page in pages() for session in sessions(page)]
 SELECTOR = re.compile(r"(?<![\w/.])tests/[\w/]+\.py(?:::\w+)*(?:\[[^\]\n]*\])?")
 
 
+def fail_with(complaints: Iterable[str]) -> None:
+    told = "\n".join(complaints)
+    if told:
+        pytest.fail(told, pytrace=False)
+
+
 @pytest.mark.parametrize("name", GENERATED)
 def test_a_generated_page_is_as_the_program_writes_it(name: str) -> None:
     found, wanted = (ROOT / name).read_text().splitlines(), GENERATED[name]().splitlines()
+
     drift = list(difflib.unified_diff(found, wanted, name, f"{name}, generated", lineterm="", n=1))
 
-    if drift:
-        pytest.fail("\n".join([REMEDY, *drift]), pytrace=False)
+    fail_with([REMEDY, *drift] if drift else [])
 
 
 @pytest.mark.parametrize("session", [*SESSIONS], ids=str)
 def test_a_transcript_does_what_the_page_shows(session: Session, tmp_path: Path) -> None:
-    problem = broken_promise(session, run(session, tmp_path))
-
-    if problem:
-        pytest.fail(problem, pytrace=False)
+    fail_with([broken_promise(session, run(session, tmp_path))])
 
 
 def test_every_command_line_is_run_or_says_why_not() -> None:
-    assert [fault for page in pages() for fault in faults(page)] == []
+    fail_with(fault for page in pages() for fault in faults(page))
 
 
 def test_every_link_leads_somewhere() -> None:
-    assert [fault for page in every_page() for fault in dead_links(page)] == []
+    fail_with(fault for page in every_page() for fault in dead_links(page))
 
 
 def test_every_selector_collects_tests() -> None:
-    assert [fault for page in pages() for fault in empty_selectors(page)] == []
+    fail_with(fault for page in pages() for fault in empty_selectors(page))
 
 
 def test_every_command_in_the_text_is_one() -> None:
-    assert [fault for page in pages() for fault in unknown_commands(page)] == []
+    fail_with(fault for page in pages() for fault in unknown_commands(page))
 
 
 def empty_selectors(page: Page) -> Iterator[str]:
