@@ -23,9 +23,9 @@ def watching(folder: Path, wake: Callable[[], None]) -> Iterator[bool]:
     Yields False where the system gives no file events (its watches are used up): the caller then looks now and then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    observer = Observer()
-    observer.schedule(_Waker(wake), str(folder))
     try:
+        observer = Observer()
+        observer.schedule(_Waker(wake), str(folder))
         observer.start()
     except OSError:
         yield False
