@@ -93,6 +93,17 @@ def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: M
     )
 
 
+def jobs(config: Config) -> list[tuple[Actor, str]]:
+    """Return who runs which prompt as it is configured: each actor's own, the review, and the router prompt."""
+    names = routes(config)
+    found = [(Actor.GALPH, names.own(Actor.GALPH)), (Actor.RALPH, names.own(Actor.RALPH))]
+    if names.enabled and names.review_every_n:
+        found.append((Actor.GALPH, names.reviewer))
+    if names.enabled and names.router:
+        found.append((Actor.GALPH, names.router))
+    return found
+
+
 def all_of(
     config: Config, root: Path, environment: Mapping[str, str], only: Actor | None = None
 ) -> dict[str, list[str]]:
@@ -102,14 +113,8 @@ def all_of(
         UsageError: as `choose`.
 
     """
-    names = routes(config)
-    jobs = [(Actor.GALPH, names.own(Actor.GALPH)), (Actor.RALPH, names.own(Actor.RALPH))]
-    if names.enabled and names.review_every_n:
-        jobs.append((Actor.GALPH, names.reviewer))
-    if names.enabled and names.router:
-        jobs.append((Actor.GALPH, names.router))
     return {
         f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv
-        for actor, prompt in jobs
+        for actor, prompt in jobs(config)
         if only in {None, actor}
     }

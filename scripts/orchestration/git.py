@@ -342,18 +342,26 @@ class Git:
         """Delete a ref that still has the value `old`."""
         self.ask("update-ref", "-d", ref, old)
 
+    def locks(self, branch: str) -> list[Path]:
+        """Return the locks that stand in the way of index, HEAD and branch."""
+        if branch not in self._locks:
+            names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
+            asked = [word for name in names for word in ("--git-path", name)]
+            self._locks[branch] = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
+        return [path for path in self._locks[branch] if path.exists()]
+
+    def others(self) -> set[int]:
+        """Return the git processes that work in this tree and are not ours."""
+        return set(working_in(self.top, "git")) - self.loop.children()
+
     def break_locks(self, branch: str, since: datetime) -> list[str]:
         """Remove the locks that a git left which was killed after `since`; return them.
 
         The caller holds the work tree's lock and has ended the turn's processes; while any other git works here, all
         stay.
         """
-        if branch not in self._locks:
-            names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
-            asked = [word for name in names for word in ("--git-path", name)]
-            self._locks[branch] = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
-        stale = [path for path in self._locks[branch] if path.exists() and path.stat().st_mtime >= since.timestamp()]
-        if not stale or set(working_in(self.top, "git")) - self.loop.children():
+        stale = [path for path in self.locks(branch) if path.stat().st_mtime >= since.timestamp()]
+        if not stale or self.others():
             return []
         for path in stale:
             path.unlink(missing_ok=True)

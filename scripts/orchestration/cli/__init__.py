@@ -17,6 +17,7 @@ COMMANDS = {
     "supervisor": "orchestration.cli.run",
     "loop": "orchestration.cli.run",
     "init": "orchestration.cli.setup",
+    "doctor": "orchestration.cli.doctor",
     "status": "orchestration.cli.look",
     "route": "orchestration.cli.look",
     "retry": "orchestration.cli.operate",
@@ -57,6 +58,7 @@ def cli(context: click.Context) -> None:
 
     \b
     orchestrator init                    set up this repository (one commit)
+    orchestrator doctor                  what a run would miss here, and what to type
     orchestrator --mode combined -n 5    run five iterations here
     orchestrator status                  whose turn, what happened, what is unusual
 

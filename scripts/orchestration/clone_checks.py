@@ -1,0 +1,177 @@
+"""The doctor's checks of how this clone stands: repository, branch, state, locks, what an earlier turn left."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from orchestration.admission import ANEW, require_own_state, standstill
+from orchestration.collect import listed
+from orchestration.control import Control, Request
+from orchestration.errors import ExitCode, OrchestrationError
+from orchestration.findings import Finding, Level, Scene, refused
+from orchestration.git import Git
+from orchestration.holder import read_holder
+from orchestration.journal import Claim, Idle, Posted, claim_of
+from orchestration.reaper import survivors
+from orchestration.workspace import refuse_operation
+
+
+def repository(scene: Scene) -> Iterator[Finding]:
+    """Find a work tree that git trusts, with its history."""
+    place = scene.workspace
+    inside = "" if place.root == place.top else f", the project in {place.root.relative_to(place.top)}"
+    yield Finding("repository", Level.OK, f"{place.top}{inside}")
+    if scene.git.ask("rev-parse", "--is-shallow-repository") == "true":
+        yield Finding(
+            "repository",
+            Level.ADVICE,
+            "the clone is shallow: an agent that reads, reverts or rebases older commits will not find them",
+            "`git fetch --unshallow`",
+        )
+
+
+def branch(scene: Scene) -> Iterator[Finding]:
+    """See that the working branch is checked out, and whether it is everybody's."""
+    wanted, current = scene.branch, scene.git.branch()
+    try:
+        refuse_operation(scene.git)
+    except OrchestrationError as error:
+        yield refused("branch", error)
+    if current != wanted:
+        found = f"the branch checked out is {current}, not {wanted}" if current else "HEAD is detached"
+        yield Finding("branch", Level.PROBLEM, found, f"`git switch {wanted}`")
+    elif wanted in {"main", "master", *_defaults(scene)}:
+        yield Finding(
+            "branch",
+            Level.ADVICE,
+            f"{wanted} is the branch that others build on; unattended work is easier to review on one of its own",
+            f"`{_own_branch(scene)}`",
+        )
+    else:
+        yield Finding("branch", Level.OK, wanted)
+
+
+def _defaults(scene: Scene) -> list[str]:
+    """Return the default branches of the remotes, as far as this clone knows them."""
+    rows = scene.git.ask("for-each-ref", "--format=%(symref:lstrip=3)", "refs/remotes/*/HEAD")
+    return rows.splitlines()
+
+
+def _own_branch(scene: Scene) -> str:
+    """Return the command for a branch of its own; a committed state belongs to its branch and is made anew."""
+    try:
+        known = scene.view.state.branch
+    except OrchestrationError:
+        known = None
+    return "git switch -c galph" + (f" && {ANEW}" if known else "")
+
+
+def state(scene: Scene) -> Iterator[Finding]:
+    """Read the committed state, and say what stands in the way of the next turn."""
+    now = scene.view.state
+    require_own_state(now, scene.branch)
+    halt = standstill(now)
+    paused = Control(scene.workspace.control).stands(Request.PAUSE)
+    if halt:
+        level = Level.WARNING if halt.exit_code is ExitCode.OK else Level.PROBLEM
+        yield Finding("state", level, halt.reason, halt.remedy)
+    if paused:
+        yield Finding("state", Level.WARNING, "paused: a run would wait", "`orchestrator resume` lets it go on")
+    if not (halt or paused):
+        yield Finding("state", Level.OK, f"{now.expected_actor}, iteration {now.iteration} ({now.status})")
+
+
+def locks(scene: Scene) -> Iterator[Finding]:
+    """See who holds this clone, and which locks of git nobody holds any more."""
+    holder = read_holder(scene.workspace.own)
+    if holder:
+        yield Finding(
+            "locks",
+            Level.ADVICE,
+            f"process {holder.pid} holds this clone since {holder.since}: a second start exits 7",
+            "`orchestrator status` shows it; `orchestrator stop` ends it after its turn",
+        )
+    standing = scene.git.locks(scene.branch)
+    yield from (_lock(scene, path) for path in standing)
+    if not (holder or standing):
+        yield Finding("locks", Level.OK, "nobody holds this clone")
+
+
+def _lock(scene: Scene, path: Path) -> Finding:
+    others = scene.git.others()
+    if others:
+        pids = ", ".join(map(str, sorted(others)))
+        return Finding("locks", Level.ADVICE, f"a git works here ({pids}) and holds {path}", "let it end")
+    claim = claim_of(scene.entry)
+    if claim and path.stat().st_mtime >= datetime.fromisoformat(claim.claimed_at).timestamp():
+        return Finding("locks", Level.ADVICE, f"{path} is left of {claim.name}", "the next start removes it")
+    return Finding("locks", Level.PROBLEM, f"a git has died and left {path}", f"`rm {path}`")
+
+
+def leftovers(scene: Scene) -> Iterator[Finding]:
+    """Name what an earlier turn or a person left: a turn in progress, processes, changed files, rescue refs."""
+    if read_holder(scene.workspace.own):
+        yield Finding("leftovers", Level.OK, "a daemon runs, and what lies here may be its turn's")
+        return
+    claim = claim_of(scene.entry)
+    found = [*_open_turn(scene, claim), *_processes(scene, claim), *_changed(scene), *_rescued(scene)]
+    yield from found or [Finding("leftovers", Level.OK, "nothing is left of an earlier turn")]
+
+
+def _open_turn(scene: Scene, claim: Claim | None) -> Iterator[Finding]:
+    if claim and scene.git.branch() != claim.branch:
+        text = f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out"
+        yield Finding("leftovers", Level.PROBLEM, text, f"`git switch {claim.branch}`, and start again")
+    elif claim:
+        text = f"{claim.name} is in progress and no daemon runs"
+        yield Finding("leftovers", Level.ADVICE, text, "the next start goes on with it: `orchestrator run --once`")
+
+
+def _processes(scene: Scene, claim: Claim | None) -> Iterator[Finding]:
+    """Look for what carries the stamp of the turn in progress, or of the last one."""
+    stamps = {claim.stamp} if claim else set[str]()
+    with suppress(OrchestrationError):
+        stamps |= {scene.view.state.nonce or ""} - {""}
+    alive = sorted({pid for stamp in stamps for pid in survivors(stamp)})
+    if alive:
+        pids = " ".join(map(str, alive))
+        remedy = "the next start ends them" if claim else f"see `ps -fp {pids}`; `kill {pids}` ends them"
+        yield Finding("leftovers", Level.WARNING, f"processes of an earlier turn still live: {pids}", remedy)
+
+
+def _changed(scene: Scene) -> Iterator[Finding]:
+    """Name the changed tracked files that would refuse the start (`admission`'s rule)."""
+    entry = scene.entry.before if isinstance(scene.entry, Posted) else scene.entry
+    if not isinstance(entry, Idle):
+        return
+    paths = scene.git.dirt().tracked
+    if paths and entry.carry:
+        now = scene.view.state
+        again = entry.carry.is_for(now.expected_actor, now.iteration)
+        paths = [] if again else _changed_since(scene.git, entry.carry.kept, paths)
+    if paths:
+        yield Finding(
+            "leftovers",
+            Level.PROBLEM,
+            f"tracked files are changed and not committed: {listed(paths)}",
+            "commit them, or put them aside with `git stash`",
+        )
+
+
+def _changed_since(git: Git, tree: str, paths: Sequence[str]) -> list[str]:
+    """Return the paths that are not as in a tree; a copy of the index takes what git writes when it compares."""
+    real = git.top / git.ask("rev-parse", "--git-path", "index")
+    with TemporaryDirectory() as folder:
+        index = Path(shutil.copy2(real, folder))
+        told = git.ask("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", tree, "--", *paths, index=index)
+    return [path for path in told.split("\0") if path]
+
+
+def _rescued(scene: Scene) -> Iterator[Finding]:
+    count = len(scene.git.refs("refs/rescue/"))
+    if count:
+        text = f"{count} rescue ref{'s' * (count != 1)} of earlier turns"
+        yield Finding("leftovers", Level.ADVICE, text, "`orchestrator rescue list` names them, `rescue show` shows one")

@@ -1,0 +1,211 @@
+"""The doctor's checks of what a run needs around it: git, configuration, prompts, agents, disk, clock, file events."""
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from orchestration.agents import choose, jobs
+from orchestration.clock import iso
+from orchestration.config import FILE, routes
+from orchestration.errors import OrchestrationError, UsageError
+from orchestration.findings import Finding, Level, Scene, refused
+from orchestration.router import Routes
+from orchestration.watch import watching
+
+GIT = (2, 38)
+"""The oldest git that the tool is made for."""
+LITTLE, NOTHING = 1 << 30, 100 << 20
+"""Free bytes below which a disk is worth a warning, and below which a run will fail."""
+
+_YEARS = range(2025, 2100)
+_SKEW = timedelta(minutes=1)
+"""How far two machines' clocks may be apart before it is told."""
+
+_BYPASS = {
+    ("", "--dangerously-skip-permissions"): "asks nobody before it acts",
+    ("", "--dangerously-bypass-approvals-and-sandbox"): "asks nobody before it acts and leaves its sandbox",
+    ("", "--yes-always"): "answers yes to all its questions",
+    ("", "--yolo"): "asks nobody before it acts",
+    ("gemini", "-y"): "asks nobody before it acts",
+    ("opencode", "--auto"): "asks nobody before it acts",
+}
+"""(program or any, flag) → what it means in plain words."""
+
+
+def git(scene: Scene) -> Iterator[Finding]:
+    """Look for git, its version, and whom it commits as."""
+    said = scene.here.ask("--version")
+    number = re.search(r"(\d+)\.(\d+)", said)
+    version = (int(number[1]), int(number[2])) if number else None
+    if version is None or version < GIT:
+        wanted = ".".join(map(str, GIT))
+        yield Finding(
+            "git", Level.PROBLEM, f"{said}, and {wanted} or newer is needed", f"install git {wanted} or newer"
+        )
+    else:
+        yield Finding("git", Level.OK, said)
+    committer = scene.here.with_identity()
+    if committer is not scene.here:
+        name = committer.environment["GIT_COMMITTER_NAME"]
+        yield Finding(
+            "git",
+            Level.ADVICE,
+            f"git does not know who you are; the tool's own commits will be by {name}, an agent's may fail",
+            "`git config --global user.name NAME` and `git config --global user.email ADDRESS`",
+        )
+
+
+def configuration(scene: Scene) -> Iterator[Finding]:
+    """Load the configuration; name what has no effect, and variables that nobody reads."""
+    yield from (refused("configuration", error) for error in scene.unknown.values())
+    resolved = scene.resolved
+    for warning in resolved.warnings:
+        yield Finding("configuration", Level.WARNING, warning, "delete the line")
+    if scene.file is None:
+        yield Finding(
+            "configuration",
+            Level.ADVICE,
+            f"there is no {FILE}: every setting has its default",
+            "`orchestrator init` writes one, with prompts and a state",
+        )
+    else:
+        yield Finding("configuration", Level.OK, f"{scene.file} can be read")
+
+
+def prompts(scene: Scene) -> Iterator[Finding]:
+    """Look at the file of every prompt that can come to run."""
+    names, folder = routes(scene.config), scene.root / scene.config.prompts_dir
+    needed = list(dict.fromkeys(prompt for _, prompt in jobs(scene.config)))
+    found = [*_missing(scene, needed), *_unlisted(names, needed)]
+    for name in needed:
+        file = folder / name
+        if file.is_file() and not file.read_bytes().strip():
+            found.append(
+                Finding("prompts", Level.WARNING, f"{file} is empty: an agent would be asked nothing", "write it")
+            )
+    yield from found or [Finding("prompts", Level.OK, f"{', '.join(needed)} in {folder}")]
+
+
+def _missing(scene: Scene, needed: Sequence[str]) -> Iterator[Finding]:
+    names, folder = routes(scene.config), scene.root / scene.config.prompts_dir
+    choices = [name for name in names.allowed if name not in needed] if names.enabled and names.router else []
+    missing, unsafe = ([name for name in some if not (folder / name).is_file()] for some in (needed, choices))
+    if missing:
+        remedy = "`orchestrator init` writes the usual ones; or correct the settings that name them"
+        yield Finding("prompts", Level.PROBLEM, f"not in {folder}: {', '.join(missing)}", remedy)
+    if unsafe:
+        found = f"{names.router} may choose what is not in {folder}: {', '.join(unsafe)}"
+        yield Finding("prompts", Level.WARNING, found, "write it, or take it from `router.allowlist`")
+
+
+def _unlisted(names: Routes, needed: Sequence[str]) -> Iterator[Finding]:
+    unlisted = [name for name in needed if names.enabled and name not in (*names.allowed, names.router)]
+    if unlisted:
+        found = f"not on the allowlist ({', '.join(names.allowed)}): {', '.join(unlisted)}"
+        yield Finding("prompts", Level.PROBLEM, found, "add it to `router.allowlist`, or name a listed one")
+
+
+def agents(scene: Scene) -> Iterator[Finding]:
+    """Find every agent that can come to run, and say what it may do."""
+    refusals: dict[str, list[str]] = {}
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for actor, prompt in jobs(scene.config):
+        try:
+            agent = choose(scene.config, actor, prompt, scene.root, scene.environment)
+            runs.setdefault(tuple(agent.argv), []).append(f"{actor} {prompt}")
+        except UsageError as error:
+            causes = refusals.setdefault(error.remedy, [])
+            causes.extend({error.message}.difference(causes))
+    for remedy, causes in refusals.items():
+        yield Finding("agents", Level.PROBLEM, "\n".join(causes), remedy)
+    for argv, names in runs.items():
+        yield Finding("agents", Level.OK, f"{', '.join(names)}: {shlex.join(argv)}")
+        yield from _bypasses(argv)
+
+
+def _bypasses(argv: tuple[str, ...]) -> Iterator[Finding]:
+    programs = {"", *(Path(word).name for word in argv)}
+    reach = "root, so everything on this machine" if os.geteuid() == 0 else "you, so everything that you may"
+    for (program, flag), meaning in _BYPASS.items():
+        if program in programs and flag in argv:
+            yield Finding(
+                "agents",
+                Level.ADVICE,
+                f"{Path(argv[0]).name} {flag} {meaning}: it runs unsandboxed as {reach}",
+                "to limit it, begin its command with a sandbox's, or run in a container or as a user of its own",
+            )
+
+
+def disk(scene: Scene) -> Iterator[Finding]:
+    """Measure the disks that a run writes to, and see that it may."""
+    by_disk: dict[int, list[str]] = {}
+    free: dict[int, int] = {}
+    for what, folder in _written(scene).items():
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            level = Level.WARNING if what in {"logs", "temporary files"} else Level.PROBLEM
+            instead = {"logs": ": no log will be kept", "temporary files": ": another folder will be used"}
+            remedy = f"see `ls -ld {there}`: it must be a folder that you may write to"
+            yield Finding("disk", level, f"{what} cannot be written below {there}{instead.get(what, '')}", remedy)
+            continue
+        device = there.stat().st_dev
+        by_disk.setdefault(device, []).append(what)
+        free[device] = shutil.disk_usage(there).free
+    for device, names in by_disk.items():
+        level = Level.PROBLEM if free[device] < NOTHING else Level.WARNING if free[device] < LITTLE else Level.OK
+        remedy = "" if level is Level.OK else "make room: `df -h` shows the disks, `du -sh *` what is large"
+        yield Finding("disk", level, f"{_size(free[device])} free for {', '.join(names)}", remedy)
+
+
+def _written(scene: Scene) -> dict[str, Path]:
+    folders = {"the project": scene.root}
+    with suppress(OrchestrationError):
+        folders["git's own files"] = scene.workspace.own
+    with suppress(OrchestrationError):
+        folders["logs"] = scene.root / scene.config.logs_dir
+    return folders | {"temporary files": Path(scene.environment.get("TMPDIR") or "/tmp").absolute()}  # noqa: S108
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= LITTLE else f"{count >> 20} MiB"
+
+
+def clock(scene: Scene) -> Iterator[Finding]:
+    """Compare the machine's clock with the calendar, the last commit and the state."""
+    now = scene.clock.now()
+    remedy = "set the clock (`timedatectl` shows it), or wait"
+    wrong = [] if now.year in _YEARS else [f"the machine's clock says {iso(now)}"]
+    for what, moment in _moments(scene).items():
+        if moment > now + _SKEW:
+            wrong.append(f"{what} is dated {iso(moment)}, and here it is {iso(now)}: two clocks disagree")
+    yield from (Finding("clock", Level.WARNING, text, remedy) for text in wrong)
+    if not wrong:
+        yield Finding("clock", Level.OK, iso(now))
+
+
+def _moments(scene: Scene) -> dict[str, datetime]:
+    moments: dict[str, datetime] = {}
+    with suppress(OrchestrationError, ValueError):
+        moments["the last commit"] = datetime.fromisoformat(scene.git.ask("log", "-1", "--format=%cI")).astimezone(UTC)
+    with suppress(OrchestrationError, ValueError):
+        moments["the state"] = datetime.fromisoformat(scene.view.state.last_update or "").astimezone(UTC)
+    return moments
+
+
+def file_events(scene: Scene) -> Iterator[Finding]:
+    """See whether the system wakes a daemon when a file changes."""
+    with watching(scene.workspace.own.parent, lambda: None) as given:
+        if given:
+            yield Finding("file events", Level.OK, "`stop` and `pause` are noticed at once")
+            return
+    yield Finding(
+        "file events",
+        Level.ADVICE,
+        "the system has no file watch left: `stop` and `pause` are noticed after `sync.poll_interval` seconds",
+        "`sudo sysctl fs.inotify.max_user_instances=512` gives more",
+    )
