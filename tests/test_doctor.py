@@ -363,6 +363,7 @@ ROWS = [
     Row(exit_flag, "state", WARNING, "all done", "`orchestrator resume`"),
     Row(paused, "state", WARNING, "paused", "`orchestrator resume`"),
     Row(nothing, "prompts", OK, "supervisor.md, main.md, reviewer.md in "),
+    Row(nothing, "prompts", OK, "supervisor.md, main.md in", args=["--no-router", "--router-allowlist", "main"]),
     Row(prompts_gone, "prompts", PROBLEM, "supervisor.md, main.md", "`orchestrator init`"),
     Row(nothing, "prompts", PROBLEM, "prompts: choose.md", "`orchestrator init`", ["--router-prompt", "choose"]),
     Row(nothing, "prompts", PROBLEM, "supervisor.md", "`router.allowlist`", ["--router-allowlist", "main,reviewer"]),
