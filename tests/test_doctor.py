@@ -24,6 +24,7 @@ from orchestration.git import Git
 from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.setup_checks import clock, file_events
+from orchestration.workspace import Workspace
 
 Capture = pytest.CaptureFixture[str]
 OK, ADVICE, WARNING, PROBLEM = Level
@@ -235,7 +236,9 @@ def yes_man(bench: Bench) -> None:
 
 
 def holder(bench: Bench) -> None:
-    bench.stack.enter_context(held(bench.here / ".git/orchestration", datetime.now(UTC)))
+    own = bench.here / ".git/orchestration"
+    place = Workspace(bench.here, bench.here, own, own / "journal.json", [own])
+    bench.stack.enter_context(held(place, datetime.now(UTC)))
 
 
 def index_lock(bench: Bench) -> None:
@@ -617,11 +620,16 @@ def test_what_it_says_to_type_leads_from_an_empty_folder_to_a_run(
     assert bench.project.git("branch", "--show-current") == "galph"
 
 
-def test_a_branch_of_its_own_begins_anew_also_after_turns_on_another(bench: Bench, capsys: Capture) -> None:
+def test_a_branch_of_its_own_goes_on_after_turns_on_another_and_that_one_still_can(
+    bench: Bench, capsys: Capture
+) -> None:
     agent = bench.project.agent("exit 0")
     assert bench.project.call("run", "--json", "-n", "2", "--agent", agent) == 0
 
     type_remedy(bench, capsys, "branch")
 
     assert bench.project.call("run", "--json", "-n", "1", "--agent", agent) == 0
-    assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("galph", 2)
+    assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("galph", 4)
+    bench.project.git("switch", "--quiet", "main")
+    assert bench.project.call("run", "--json", "-n", "1", "--agent", agent) == 0
+    assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("main", 4)

@@ -13,6 +13,7 @@ from orchestration.state import SCOPE, Failure, State, Status, Token
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
     """Look whose turn it is, refuse what a person must decide, and make a claim."""
+    entry = entry.on(ports.bus.branch)
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     require_own(view.state, ports.bus.branch)
     return standstill(view.state) or _claim(ports, entry, view)
@@ -75,7 +76,7 @@ def take_turn(ports: Ports, entry: Claiming) -> Step:
     """Have the bus confirm the claim, and begin."""
     claim = entry.claim
     if isinstance(ports.bus.claim(claim), Lost):
-        return Idle(claim.token.epoch - 1, claim.iteration, entry.carry)
+        return Idle(claim.token.epoch - 1, claim.iteration, entry.carry, claim.branch)
     turn = ports.work.begin(entry)
     ports.note("claimed", f"{claim.name}: epoch {claim.token.epoch}")
     failpoints.hit("turn.claimed")

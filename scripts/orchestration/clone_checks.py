@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from orchestration.admission import ANEW, require_own_state, standstill
-from orchestration.collect import listed
+from orchestration.admission import require_own, standstill
+from orchestration.collect import Rules, listed
 from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, OrchestrationError
 from orchestration.findings import Finding, Level, Scene, refused
@@ -22,6 +22,9 @@ from orchestration.workspace import refuse_operation
 def repository(scene: Scene) -> Iterator[Finding]:
     """Find a work tree that git trusts, with its history."""
     place = scene.workspace
+    if not place.git:
+        yield Finding("repository", Level.OK, f"none is needed: the turn lives in {scene.config.state_file} alone")
+        return
     inside = "" if place.root == place.top else f", the project in {place.root.relative_to(place.top)}"
     yield Finding("repository", Level.OK, f"{place.top}{inside}")
     if scene.git.ask("rev-parse", "--is-shallow-repository") == "true":
@@ -35,6 +38,9 @@ def repository(scene: Scene) -> Iterator[Finding]:
 
 def branch(scene: Scene) -> Iterator[Finding]:
     """See that the working branch is checked out, and whether it is everybody's."""
+    if not scene.workspace.git:
+        yield Finding("branch", Level.OK, "none is needed")
+        return
     wanted, current = scene.branch, scene.git.branch()
     try:
         refuse_operation(scene.git)
@@ -61,18 +67,18 @@ def _defaults(scene: Scene) -> list[str]:
 
 
 def _own_branch(scene: Scene) -> str:
-    """Return the command for a branch of its own; a committed state belongs to its branch and is made anew."""
+    """Return the command for a branch of its own; a committed state belongs to its branch and is taken over."""
     try:
         known = scene.view.state.branch
     except OrchestrationError:
         known = None
-    return "git switch -c galph" + (f" && {ANEW}" if known else "")
+    return "git switch -c galph" + (" && orchestrator init --adopt" if known else "")
 
 
 def state(scene: Scene) -> Iterator[Finding]:
     """Read the committed state, and say what stands in the way of the next turn."""
     now = scene.view.state
-    require_own_state(now, scene.branch)
+    require_own(now, scene.branch)
     halt = standstill(now)
     paused = Control(scene.workspace.control).stands(Request.PAUSE)
     if halt:
@@ -94,7 +100,7 @@ def locks(scene: Scene) -> Iterator[Finding]:
             f"process {holder.pid} holds this clone since {holder.since}: a second start exits 7",
             "`orchestrator status` shows it; `orchestrator stop` ends it after its turn",
         )
-    standing = scene.git.locks(scene.branch)
+    standing = scene.git.locks(scene.branch) if scene.workspace.git else []
     yield from (_lock(scene, path) for path in standing)
     if not (holder or standing):
         yield Finding("locks", Level.OK, "nobody holds this clone")
@@ -117,12 +123,13 @@ def leftovers(scene: Scene) -> Iterator[Finding]:
         yield Finding("leftovers", Level.OK, "a daemon runs, and what lies here may be its turn's")
         return
     claim = claim_of(scene.entry)
-    found = [*_open_turn(scene, claim), *_processes(scene, claim), *_changed(scene), *_rescued(scene)]
+    in_git = [*_changed(scene), *_rescued(scene)] if scene.workspace.git else []
+    found = [*_open_turn(scene, claim), *_processes(scene, claim), *in_git]
     yield from found or [Finding("leftovers", Level.OK, "nothing is left of an earlier turn")]
 
 
 def _open_turn(scene: Scene, claim: Claim | None) -> Iterator[Finding]:
-    if claim and scene.git.branch() != claim.branch:
+    if claim and scene.workspace.git and scene.git.branch() != claim.branch:
         text = f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out"
         yield Finding("leftovers", Level.PROBLEM, text, f"`git switch {claim.branch}`, and start again")
     elif claim:
@@ -145,9 +152,10 @@ def _processes(scene: Scene, claim: Claim | None) -> Iterator[Finding]:
 def _changed(scene: Scene) -> Iterator[Finding]:
     """Name the changed tracked files that would refuse the start (`admission`'s rule)."""
     entry = scene.entry.before if isinstance(scene.entry, Posted) else scene.entry
-    if not isinstance(entry, Idle):
+    if not isinstance(entry, Idle) or scene.config.allow_dirty:
         return
-    paths = scene.git.dirt().tracked
+    rules = Rules(scene.config, scene.workspace)
+    paths = [path for path in scene.git.dirt().tracked if rules.inside(path) is not None]
     if paths and entry.carry:
         now = scene.view.state
         again = entry.carry.is_for(now.expected_actor, now.iteration)
@@ -157,7 +165,7 @@ def _changed(scene: Scene) -> Iterator[Finding]:
             "leftovers",
             Level.PROBLEM,
             f"tracked files are changed and not committed: {listed(paths)}",
-            "commit them, or put them aside with `git stash`",
+            "commit them, put them aside with `git stash`, or leave them as they are with --allow-dirty",
         )
 
 

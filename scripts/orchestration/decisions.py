@@ -139,7 +139,7 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         git = Git(loop, workspace.top, inherited())
         bus = open_bus(workspace, config, git.with_identity() if workspace.git else git)
         journal = Journal(workspace.journal)
-        idle = _between_turns(journal, bus)
+        idle = _between_turns(journal, bus).on(bus.branch)
         view = bus.look()
         if change is not adopt:
             require_own(view.state, bus.branch)
@@ -149,7 +149,7 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
             return None
         after = replace(decided.after, branch=bus.branch)
         hand_off = bus.stamp(view.tip, view.state, after, operator=decided.name)
-        then = Idle(token.epoch, after.iteration, idle.carry)
+        then = Idle(token.epoch, after.iteration, idle.carry, bus.branch)
         entry = Posted(hand_off, before=idle, then=then)
         journal.write(entry)
         answer = settle_post(bus, journal, entry)

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import msgspec
 
-from orchestration import workspace
-from orchestration.bus import View
+from orchestration.bus import Bus, View
+from orchestration.buses import open_bus
 from orchestration.clock import Clock
 from orchestration.config import FILE, PREFIX, Resolved, Value, from_environment, resolve
 from orchestration.errors import OrchestrationError, UsageError
 from orchestration.git import Git
 from orchestration.journal import Entry, Idle, Journal
-from orchestration.local_bus import LocalBus
 from orchestration.settings import Config
-from orchestration.workspace import Workspace
+from orchestration.workspace import Found, Workspace, find, workspace
 from orchestration.yaml_file import Key
 
 
@@ -63,30 +62,26 @@ class Scene:
     clock: Clock
 
     @cached_property
-    def _place(self) -> tuple[Workspace, Path | None]:
-        return workspace.find(self.here, FILE)
+    def _found(self) -> Found:
+        return find(self.here, FILE)
 
-    @property
+    @cached_property
     def workspace(self) -> Workspace:
-        """The folders of this clone."""
-        return self._place[0]
+        """The folders of this clone; those of the defaults where the configuration cannot be read."""
+        config = Config()
+        with suppress(OrchestrationError):
+            config = self.config
+        return workspace(self._found, git=config.sync.git, state_file=config.state_file)
 
     @property
     def file(self) -> Path | None:
         """orchestration.yaml, also where there is no repository."""
-        try:
-            return self._place[1]
-        except OrchestrationError:
-            file = self.here.top / FILE
-            return file if file.is_file() else None
+        return self._found.file
 
     @property
     def root(self) -> Path:
         """The project's folder, else the current one."""
-        try:
-            return self.workspace.root
-        except OrchestrationError:
-            return self.here.top
+        return self._found.root
 
     @cached_property
     def git(self) -> Git:
@@ -117,8 +112,8 @@ class Scene:
 
     @cached_property
     def branch(self) -> str:
-        """The branch that a run would work on."""
-        return workspace.working_branch(self.git, self.config.sync.branch)
+        """The branch that a run would work on, by the bus's name for it."""
+        return self._bus.branch
 
     @cached_property
     def entry(self) -> Entry:
@@ -130,6 +125,9 @@ class Scene:
         """The branch's tip and its state, which does not lie before what this clone has seen."""
         seen = Idle()
         with suppress(OrchestrationError):
-            seen = self.entry if isinstance(self.entry, Idle) else seen
-        bus = LocalBus(self.git, self.workspace, self.branch, self.config.state_file)
-        return bus.look(epoch=seen.epoch, iteration=seen.iteration)
+            seen = self.entry.on(self.branch) if isinstance(self.entry, Idle) else seen
+        return self._bus.look(epoch=seen.epoch, iteration=seen.iteration)
+
+    @cached_property
+    def _bus(self) -> Bus:
+        return open_bus(self.workspace, self.config, self.git)

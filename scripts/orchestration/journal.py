@@ -92,11 +92,16 @@ class Carry(msgspec.Struct, frozen=True):
 
 
 class Idle(msgspec.Struct, frozen=True, tag="idle"):
-    """Between turns; the highest epoch and iteration that this clone has seen."""
+    """Between turns; the highest epoch and iteration that this clone has seen on `branch`."""
 
     epoch: int = 0
     iteration: int = 1
     carry: Carry | None = None
+    branch: str | None = None
+
+    def on(self, branch: str) -> "Idle":
+        """Return what is known of a branch: nothing, if this is about another one."""
+        return self if self.branch in {None, branch} else Idle(branch=branch)
 
 
 class Claiming(msgspec.Struct, frozen=True, tag="claiming"):

@@ -128,7 +128,7 @@ def _refusal(place: Workspace, view: View, bus: Bus, work: GitWork, entry: Entry
         if halt:
             return OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)
         if place.git:
-            work.survey(view.tip, view.state, entry.carry if isinstance(entry, Idle) else None)
+            work.survey(view.tip, view.state, entry.on(bus.branch).carry if isinstance(entry, Idle) else None)
     except OrchestrationError as error:
         return error
     return None

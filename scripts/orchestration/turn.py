@@ -209,14 +209,14 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     failpoints.hit("turn.settled")
     claim = checked.turn.claim
     ends_iteration = checked.failure is None and claim.actor is Actor.RALPH
-    return Idle(claim.token.epoch, claim.iteration + ends_iteration, ports.work.left(checked))
+    return Idle(claim.token.epoch, claim.iteration + ends_iteration, ports.work.left(checked), claim.branch)
 
 
 def _fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
     ref = ports.work.abandon(turn, head)
     before = ports.bus.state_at(turn.claim.base)
-    ports.journal.write(Idle(before.epoch, before.iteration))
+    ports.journal.write(Idle(before.epoch, before.iteration, branch=turn.claim.branch))
     reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"
     if ref:
         reason, remedy = f"{reason}; its work is kept in {ref}", f"`git log {ref}` shows it; {remedy}"
