@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conftest import Project, executable
-from orchestration.config import FILE, LEAVES, Resolved, environment_name, from_flags, from_pairs, resolve
+from orchestration.config import Resolved, resolve
 from orchestration.errors import UsageError
+from orchestration.keys import LEAVES, variable
+from orchestration.layers import FILE, from_flags, from_pairs
 from orchestration.router import Mode
 from orchestration.settings import Config
 
@@ -70,26 +72,29 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(t
     key = tuple(path.split("."))
     text = "".join(f"{'  ' * depth}{word}:\n" for depth, word in enumerate(key)).rstrip("\n") + f" {in_file}\n"
     line = f"{FILE}:{len(key)}"
-    variable = environment_name(key)
-    opt = LEAVES[key].opt
-    assert opt
-    use, _, leave = opt.flag.partition("/")
-    spoken: dict[str, str | bool] = {opt.flag: on_line == "true" if leave else on_line}
+    name = variable(key)
+    flag = LEAVES[key].opt.flag or ""
+    use, _, leave = flag.partition("/")
+    spoken: dict[str, str | bool] = {flag: on_line == "true" if leave else on_line}
 
     layers: list[tuple[Resolved, str, str | None]] = [
         (merge(tmp_path), "default", None),
         (merge(tmp_path, text), "file", line),
-        (merge(tmp_path, text, environment={variable: in_environment}), "environment", variable),
-        (merge(tmp_path, text, environment={variable: in_environment}, flags=spoken), "flag", use),
+        (merge(tmp_path, text, environment={name: in_environment}), "environment", name),
+        (merge(tmp_path, text, environment={name: in_environment}, flags=spoken), "flag", use),
         (
-            merge(tmp_path, text, environment={variable: in_environment}, pairs=(f"{path}={on_line}",)),
+            merge(tmp_path, text, environment={name: in_environment}, pairs=(f"{path}={on_line}",)),
             "-c",
             f"-c {path}",
         ),
     ]
     values = [at(resolved.config, path) for resolved, _, _ in layers]
+    below = {"flag": f"{line}, {name}, ", "-c": f"{line}, {name}, ", "environment": f"{line}, "}
+    stacked = below if path == "agent.roles" else {}
 
-    assert [resolved.sources.get(path) for resolved, _, _ in layers] == [source for _, _, source in layers]
+    assert [resolved.sources.get(path) for resolved, _, _ in layers] == [
+        source and stacked.get(layer, "") + source for _, layer, source in layers
+    ]
     assert values[3] == values[4]
     if path == "router.enabled":
         assert values[:4] == [True, False, True, False]
@@ -189,6 +194,9 @@ def test_every_name_of_a_router_mode_means_that_mode(tmp_path: Path, form: str, 
 
 # --- what a bad value is told ----------------------------------------------------------------------------------------
 
+BOMB = ", ".join(f"&a{level} [*a{level - 1}, *a{level - 1}]" for level in range(1, 40))
+"""Lists of one another: written out they would fill the memory."""
+
 # text of orchestration.yaml | line that is named | words of the message | words of the remedy
 BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     # unknown keys, at every level
@@ -198,7 +206,7 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("actors: {ralph: {\n leftover: keep}}", 2, "`actors.ralph.leftover`", "did you mean `actors.ralph.leftovers`?"),
     ("agents:\n  mine:\n    comand: [x]\n", 3, "`agents.mine.comand`", "did you mean `agents.mine.command`?"),
     ("zzz: 1", 1, "unknown key `zzz`", "known here: actors, agent, agents,"),
-    ("<<: {logs_dir: x}", 1, "unknown key `<<`", "known here"),
+    ("<<: {logs_dir: x}", 1, "merge keys (`<<`) are not read", "write its keys out"),
     ("true: 1", 1, "unknown key `true`", ""),
     # twice, at every level
     ("logs_dir: a\ninput_file: b\nlogs_dir: c\n", 3, "`logs_dir` stands twice", "remove one"),
@@ -223,6 +231,40 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("agents:\n  mine: ./agent.sh\n", 2, "`agents.mine` must be a map of keys", "indent"),
     ("agents:\n  mine:\n", 2, "`agents.mine` must be a map of keys", "indent"),
     ("actors: {galph: fail}", 1, "`actors.galph` must be a map of keys", "indent"),
+    # what stands for nothing
+    ("logs_dir:\n", 1, "`logs_dir` is None: Expected `str`, got `null`", "takes a relative path"),
+    ("input_file: a\nrouter: {enabled: ~}\n", 2, "`router.enabled` is None", "takes true or false"),
+    ("agent: {roles: }", 1, "`agent.roles` is None", "takes a map (as text: a=b,c=d) of galph, ralph,"),
+    ("router: {allowlist: [main.md, ]\n  , mode: ''}", 2, "`router.mode` is ''", "takes one of router_default,"),
+    # what YAML 1.1 makes of a text, and what its versions do not agree on
+    ("agent: {default: no}", 1, "`agent.default` is False", "put text that looks like something else in quotes"),
+    ("sync: {branch: 2024-01-01}", 1, "`sync.branch` is 2024-01-01: ", "in quotes"),
+    ("sync: {branch: 2024-01-01 10:00:00}", 1, "`sync.branch` is 2024-01-01 10:00:00: ", "in quotes"),
+    ("sync: {branch: 1e3}", 1, "`sync.branch` is 1000.0", "in quotes"),
+    ("router: {allowlist: [main.md, off]}", 1, "got `bool` - at `$[1]`", "in quotes"),
+    ("agent: {prompts: {main: on}}", 1, "`agent.prompts` is {'main': True}", "in quotes"),
+    ("limits: {iterations: 010}", 1, "`limits.iterations` is 010, which YAML's versions read diff", "leading zero"),
+    ("limits:\n  turn_timeout: 1:30:00\n", 2, "`limits.turn_timeout` is 1:30:00, which YAML's versions", "colon"),
+    ("limits: {iterations: 0o17}", 1, "`limits.iterations` is '0o17'", "takes a whole number"),
+    # merge keys, at every level, and anchors that are entangled
+    ("agent:\n  roles: &r {galph: a}\n  prompts:\n    <<: *r\n", 4, "merge keys (`<<`) are not read", "write its keys"),
+    ("router: &r\n  <<: *r\n", 2, "merge keys (`<<`) are not read", "write its keys"),
+    ("router: &r\n  mode: *r\n", 1, "cannot be read: found unconstructable recursive node", "quotes"),
+    ("logs_dir: *nowhere\n", 1, "not YAML: found undefined alias 'nowhere'", "correct "),
+    (f"doc_whitelist: [&a0 [x, x], {BOMB}]", 1, "`doc_whitelist` is [['x', 'x'], ", "takes a list"),
+    ("doc_whitelist: " + "[" * 150 + "]" * 150, 1, "`doc_whitelist` is [[[...]]]: ", "takes a list"),
+    # two names of one thing
+    ("agent:\n  roles: {galph: a, supervisor: b}\n", 2, "`agent.roles` names galph twice, once as supervisor", "one"),
+    ("agent:\n  roles: {loop: a, main: a}\n", 2, "`agent.roles` names ralph twice, once as main", "one"),
+    # the nearest word
+    ("router: {mode: router_fist, prompt: r}", 1, "Invalid enum value 'router_fist'", "did you mean router_first?"),
+    ("actors: {ralph: {leftovers: commt}}", 1, "Invalid enum value 'commt'", "did you mean commit?"),
+    ("agent: {roles: {ralp: x}}", 1, "Invalid enum value 'ralp'", "did you mean ralph?"),
+    # too large
+    ("limits: {iterations: 5_000_000_000}", 1, "`limits.iterations` is 5000000000: Expected `int` <=", "whole number"),
+    ("limits: {iterations: 0x" + "f" * 6000 + "}", 1, "is a number of thousands of digits", "takes a whole number"),
+    ("limits: {snapshot_file: .inf}", 1, "`limits.snapshot_file` is inf", "takes a number"),
+    ("sync: {poll_interval: 2_000_001}", 1, "`sync.poll_interval` is 2000001: Expected `float` <=", "takes a number"),
     # a value of another type
     ("router:\n  enabled: maybe\n", 2, "`router.enabled` is 'maybe': Expected `bool`", "takes true or false"),
     ("limits:\n  iterations: many\n", 2, "`limits.iterations` is 'many'", "takes a whole number"),
@@ -235,8 +277,8 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("router: {mode: sometimes}", 1, "`router.mode` is 'sometimes'", "router_default, router_first, router_only"),
     ("router: {mode: [only]}", 1, "`router.mode` is ['only']", "router_default, router_first, router_only"),
     ("actors: {galph: {leftovers: burn}}", 1, "`actors.galph.leftovers` is 'burn'", "one of commit, fail, keep"),
-    ("logs_dir: [a]", 1, "`logs_dir` is ['a']", "takes text"),
-    ("logs_dir: 7", 1, "`logs_dir` is 7", "takes text"),
+    ("logs_dir: [a]", 1, "`logs_dir` is ['a']", "takes a relative path below"),
+    ("logs_dir: 7", 1, "`logs_dir` is 7", "put text that looks like something else in quotes"),
     ("doc_whitelist: input.md", 1, "`doc_whitelist` is 'input.md'", "takes a list"),
     ("agent: {roles: [galph]}", 1, "`agent.roles` is ['galph']", "takes a map"),
     ("agent: {roles: {galph: [x]}}", 1, "`agent.roles` is {'galph': ['x']}", "takes a map"),
@@ -254,27 +296,41 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("doc_whitelist: &a [*a]", 1, "`doc_whitelist` cannot be read: ", "in quotes"),
     # what must go together
     ("agents:\n  mine:\n    timeout: 3\n", 3, "the agent `mine` has no command", "add `command: [program, argument]`"),
-    ("agents: {mine: {command: []}}", 1, "the agent `mine` has no command", "add `command:"),
+    ("agents: {mine: {command: []}}", 1, "`agents.mine.command` is []", "takes a list (as text: a,b), such as"),
+    ("agents:\n  mine: {}\n", 2, "the agent `mine` has no command", "add `command: [program, argument]`"),
     ("router:\n  mode: only\n", 2, "`router.mode` is router_only, but no `router.prompt` is set", "`router.prompt`"),
-    ("agent: {roles: {boss: x}}", 1, "`agent.roles` names 'boss'", "galph and ralph (supervisor and loop)"),
+    (
+        "agent: {roles: {boss: x}}",
+        1,
+        "`agent.roles` is {'boss': 'x'}: Invalid enum value 'boss'",
+        "of galph, ralph, loop, main, supervisor",
+    ),
     # paths that leave the project
-    ("logs_dir: /var/log\n", 1, "`logs_dir` is '/var/log', which does not lie below", "a relative path"),
+    ('logs_dir: "a\\nb"\n', 1, "`logs_dir` is 'a\\nb': Expected a relative path below", "a relative path"),
+    ('main_prompt: "a\\\\b"\n', 1, "`main_prompt` is ", "the name of a file below prompts/"),
+    ('main_prompt: "a/ b"\n', 1, "`main_prompt` is 'a/ b'", "the name of a file below prompts/"),
+    ("logs_dir: /var/log\n", 1, "`logs_dir` is '/var/log': Expected a relative path below", "a relative path"),
     ("state_file: ../state.json\n", 1, "`state_file` is '../state.json'", "a relative path"),
     ("prompts_dir: a/../../b\n", 1, "`prompts_dir` is 'a/../../b'", "a relative path"),
     ("prompts_dir: .\n", 1, "`prompts_dir` is '.'", "a relative path"),
-    ("tmp_dir: ''\n", 1, "`tmp_dir` is '.'", "a relative path"),
+    ("tmp_dir: ''\n", 1, "`tmp_dir` is ''", "a relative path"),
     ("input_file: /etc/passwd\n", 1, "`input_file` is '/etc/passwd'", "a relative path"),
     ('logs_dir: "a\\0b"\n', 1, "`logs_dir` is ", "a relative path"),
-    ("main_prompt: /etc/passwd\n", 1, "`main_prompt`: the prompt '/etc/passwd'", "name a file below prompts/"),
+    (
+        "main_prompt: /etc/passwd\n",
+        1,
+        "`main_prompt` is '/etc/passwd': Expected the name of a file below prompts/",
+        "below prompts/",
+    ),
     (
         "router:\n  prompt: ../router.md\n",
         2,
-        "`router.prompt`: the prompt '../router.md'",
-        "name a file below prompts/",
+        "`router.prompt` is '../router.md': Expected the name of a file",
+        "below prompts/",
     ),
-    ("router: {allowlist: [a.md, /b.md]}", 1, "`router.allowlist`: the prompt '/b.md'", "name a file below prompts/"),
-    ("agent: {prompts: {../main.md: x}}", 1, "`agent.prompts`: the prompt '../main.md'", "name a file below prompts/"),
-    ("supervisor_prompt: ''", 1, "`supervisor_prompt`: the prompt ''", "name a file below prompts/"),
+    ("router: {allowlist: [a.md, /b.md]}", 1, "Expected the name of a file below prompts/ - at `$[1]`", "takes a list"),
+    ("agent: {prompts: {../main.md: x}}", 1, "Expected the name of a file below prompts/ - at `key`", "takes a map"),
+    ("supervisor_prompt: ''", 1, "`supervisor_prompt` is '': Expected the name", "below prompts/"),
 ]
 
 
@@ -291,6 +347,46 @@ def test_a_bad_file_is_refused_with_its_line_what_was_expected_and_the_nearest_k
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        (b"", "logs_dir", "logs"),
+        (b"\xef\xbb\xbflogs_dir: x\n", "logs_dir", "x"),
+        (b"# only words\r\nlogs_dir: x\r\nrouter:\r\n  enabled: off\r\n", "router.enabled", False),
+        (b"router:\nagent:\nagents:\nactors:\n  galph:\n", "actors.galph.leftovers", "fail"),
+        (b"router: {enabled: NO}", "router.enabled", False),
+        (b"limits: {iterations: 1_000}", "limits.iterations", 1000),
+        (b"limits: {iterations: 1e3}", "limits.iterations", 1000),
+        (b"limits: {iterations: 0x10}", "limits.iterations", 16),
+        (b"limits: {turn_timeout: 0.5}", "limits.turn_timeout", 0.5),
+        (b"sync: {branch: '2024-01-01'}", "sync.branch", "2024-01-01"),
+        (b"agent: {prompts: {no: a, 010: b}}", "agent.prompts", {"no.md": "a", "010.md": "b"}),
+        (b"logs_dir: &a x\ntmp_dir: *a\n", "tmp_dir", "x"),
+        (b"actors: {galph: &a {leftovers: keep}, ralph: *a}", "actors.ralph.leftovers", "keep"),
+        (b'"logs_dir": "x"\n', "logs_dir", "x"),
+    ],
+)
+def test_what_is_readable_is_read(tmp_path: Path, text: bytes, path: str, value: object) -> None:
+    assert at(merge(tmp_path, text).config, path) == value
+
+
+def test_what_stands_in_the_files_place_and_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / FILE
+    makers: list[tuple[Callable[[], None], str]] = [
+        (place.mkdir, "is not a file"),
+        (lambda: os.mkfifo(place), "is not a file"),
+        (lambda: place.symlink_to(tmp_path / "gone"), "No such file or directory"),
+        (lambda: place.symlink_to(place), "Too many levels of symbolic links"),
+    ]
+    for make, cause in makers:
+        make()
+        with pytest.raises(UsageError, match=f"^{FILE}: {cause}") as caught:
+            resolve(place, {}, {}, tmp_path)
+        assert caught.value.code == "config-unreadable"
+        assert str(place) in caught.value.remedy
+        place.rmdir() if place.is_dir() else place.unlink()
+
+
 # -c | words of the message | words of the remedy
 BAD_PAIRS = [
     ("router.mode", "-c router.mode: no value", "write -c key.path=value"),
@@ -304,14 +400,18 @@ BAD_PAIRS = [
     ("agents.mine.timeout=1", "the agent `mine` has no command", "add `command:"),
     ("limits.iterations=2001-99-99", "`limits.iterations` is '2001-99-99'", "takes a whole number"),
     ("limits.iterations=" + "1" * 5000, "`limits.iterations` is '111", "takes a whole number"),
+    ("limits.iterations=010", "`limits.iterations` is '010'", "takes a whole number"),
+    ("limits.iterations=[1]", "`limits.iterations` is '[1]'", "takes a whole number"),
     ("limits.iterations={", "`limits.iterations` is '{'", "takes a whole number"),
-    ("limits.iterations=", "`limits.iterations` is None", "takes a whole number"),
+    ("limits.iterations=", "`limits.iterations` is ''", "takes a whole number"),
     ("router.enabled=2", "`router.enabled` is 2", "takes true or false"),
     ("sync.poll_interval=soon", "`sync.poll_interval` is 'soon'", "takes a number"),
     ("agent.roles=galph", "`agent.roles` is 'galph'", "takes a map (as text: a=b,c=d)"),
     ("agent.roles=galph=", "`agent.roles` is 'galph='", "takes a map (as text: a=b,c=d)"),
-    ("agent.roles=boss=x", "-c agent.roles: `agent.roles` names 'boss'", "galph and ralph"),
-    ("main_prompt=../x", "-c main_prompt: `main_prompt`: the prompt '../x'", "name a file below"),
+    ("agent.roles=boss=x", "-c agent.roles: `agent.roles` is {'boss': 'x'}", "of galph, ralph"),
+    ("router.mode=fist", "Invalid enum value 'fist'", "did you mean first?"),
+    ("agent.roles=galph=a,supervisor=b", "`agent.roles` names galph twice", "remove one"),
+    ("main_prompt=../x", "-c main_prompt: `main_prompt` is '../x'", "the name of a file below"),
 ]
 
 
@@ -416,10 +516,10 @@ def test_every_generated_flag_is_in_the_help_of_run_once_with_its_help(bare_proj
     assert bare_project.call("run", "--help") == 0
 
     flat = " ".join(capsys.readouterr().out.split())
-    declared = [leaf.opt for leaf in LEAVES.values() if leaf.opt]
+    declared = [leaf.opt for leaf in LEAVES.values() if leaf.opt.flag]
     assert len(declared) > 15
     for opt in declared:
-        shown = opt.flag.replace("/", " / ")
+        shown = (opt.flag or "").replace("/", " / ")
         assert len(re.findall(rf"(?<![\w-]){re.escape(shown)}(?![\w-])", flat)) == 1, shown
         assert flat.count(opt.help) == 1, opt.help
     assert flat.count("-n, --sync-loops N ") == 1
@@ -436,6 +536,10 @@ def test_the_file_is_found_upwards_and_never_past_the_repository(bare_project: P
     (bare_project.path / FILE).unlink()
     assert Project(bare_project.path / "deep" / "er").call("status") == 3
     assert "state-missing" in capsys.readouterr().err
+
+    (bare_project.path / "deep" / FILE).mkdir()
+    assert Project(bare_project.path / "deep" / "er").call("status") == 2
+    assert f"{FILE}: is not a file" in capsys.readouterr().err
 
 
 # --- which agent -----------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from conftest import Project
 from orchestration import failpoints, state, workspace
 from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
 from orchestration.clock import SystemClock, iso
-from orchestration.config import FILE
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, HandOff
+from orchestration.layers import FILE
 from orchestration.local_bus import LocalBus
 from orchestration.process import Loop
 from orchestration.state import State, Token

@@ -22,8 +22,9 @@ import git
 
 from orchestration import files
 from orchestration.clock import SystemClock
-from orchestration.config import FILE, resolve, routes
+from orchestration.config import resolve, routes
 from orchestration.environment import for_agent, inherited
+from orchestration.layers import FILE
 from orchestration.process import Completed, Loop, Request
 from orchestration.settings import Config
 from orchestration.state import Actor

@@ -11,15 +11,17 @@ import msgspec
 
 from orchestration import scaffold, service
 from orchestration.clock import Clock
-from orchestration.config import FILE, Value, resolve
+from orchestration.config import resolve
 from orchestration.console import Console
 from orchestration.daemon import Options
 from orchestration.environment import for_agent, inherited
 from orchestration.errors import UsageError
 from orchestration.events import RunEnded
 from orchestration.git import Git
+from orchestration.layers import FILE
 from orchestration.process import Loop, Request
 from orchestration.settings import Config
+from orchestration.values import Value
 from orchestration.workspace import Workspace, find, workspace
 from orchestration.yaml_file import Key
 

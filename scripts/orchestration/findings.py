@@ -12,11 +12,14 @@ import msgspec
 from orchestration.bus import Bus, View
 from orchestration.buses import open_bus
 from orchestration.clock import Clock
-from orchestration.config import FILE, PREFIX, Resolved, Value, from_environment, resolve
+from orchestration.config import Resolved, resolve
 from orchestration.errors import OrchestrationError, UsageError
 from orchestration.git import Git
 from orchestration.journal import Entry, Idle, Journal
+from orchestration.keys import PREFIX
+from orchestration.layers import FILE, from_environment
 from orchestration.settings import Config
+from orchestration.values import Value
 from orchestration.workspace import Found, Workspace, find, workspace
 from orchestration.yaml_file import Key
 

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from orchestration import files, state
 from orchestration.clock import Clock
-from orchestration.config import FILE
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.holder import CARD
 from orchestration.journal import Journal
+from orchestration.layers import FILE
 from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.settings import Config

@@ -3,6 +3,7 @@
 The command line, the environment names, orchestration.yaml and its messages are all made from these fields.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -14,11 +15,20 @@ from orchestration.state import Actor
 
 
 class Opt(msgspec.Struct, frozen=True):
-    """What makes a field an option of `orchestrator run`: its flag, its help and what stands for its value there."""
+    """What a person is told of a setting, and its flag of `orchestrator run` if it has one.
 
-    flag: str
-    help: str
+    Args:
+        flag: `--name`, `--name/--no-name`; None for a setting of the file, the environment and `-c` alone.
+        help: one line, the same in `run --help`, in the schema and in docs/configuration.md.
+        metavar: what stands for the value in the help.
+        aliases: other words for a value, or for a map's keys, and what they mean.
+
+    """
+
+    flag: str | None = None
+    help: str = ""
     metavar: str = "VALUE"
+    aliases: Mapping[str, str] = {}
 
 
 class Leftovers(StrEnum):
@@ -31,64 +41,121 @@ class Leftovers(StrEnum):
 
 Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 """At most 23 days: longer is more than the system's select takes."""
-Count = Annotated[int, Meta(ge=0)]
-MiB = Annotated[float, Meta(gt=0)]
-Rung = Annotated[str, Meta(pattern=r"^(SIG)?(TERM|INT|HUP|QUIT|USR1|USR2|KILL)( [0-9]{1,6}(\.[0-9]+)?)?$")]
+Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+MiB = Annotated[float, Meta(gt=0, le=1_000_000)]
+Rung = Annotated[
+    str,
+    Meta(
+        pattern=r"^(SIG)?(TERM|INT|HUP|QUIT|USR1|USR2|KILL)( [0-9]{1,6}(\.[0-9]+)?)?(?!\n)$",
+        extra={"expected": "a signal and the seconds until the next"},
+    ),
+]
 """A signal, and the seconds until the next one."""
+Inside = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?![\s\S]*[\x00-\x1f])(?!/)(?!(.*/)?\.\.(/|$))(?=.*([^./]|\.\.\.))",
+        extra={"expected": "a relative path below the project's folder"},
+    ),
+]
+"""Not absolute, no `..`, at least one name."""
+Prompt = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?![\s\S]*[\x00-\x1f\\])(?!\s*/)(?!(.*/)?\s*\.\.\s*(/|$))(?!.*(\s/|/\s+\S))(?=.*([^./\s]|\.\.\.))",
+        extra={"expected": "the name of a file below prompts/"},
+    ),
+]
+"""What `router.normalise` takes."""
+Argv = Annotated[list[str], Meta(min_length=1)]
+
+_MODES = {f"{stem}{mode.removeprefix('router_')}": str(mode) for mode in Mode for stem in ("", "router-")}
+_ROLES = {"supervisor": str(Actor.GALPH), "loop": str(Actor.RALPH), "main": str(Actor.RALPH)}
 
 
 class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`router:` in orchestration.yaml."""
+    """Which prompt a turn runs.
+
+    Galph runs the supervisor's prompt, ralph the main one. Every `review_every_n`-th iteration galph reviews instead. A
+    `router.prompt` may choose galph's prompt by its answer; ralph's is always its own.
+    """
 
     enabled: Annotated[bool, Opt("--use-router/--no-router", "Route prompts, or run each actor's own.")] = True
     mode: Annotated[
-        Mode, Opt("--router-mode", "How the override is used: router_default, router_first or router_only.", "MODE")
+        Mode,
+        Opt(
+            "--router-mode",
+            "How the override is used: router_default, router_first or router_only.",
+            "MODE",
+            aliases=_MODES,
+        ),
     ] = Mode.DEFAULT
-    prompt: Annotated[str | None, Opt("--router-prompt", "Prompt whose answer names galph's prompt.", "PROMPT")] = None
+    prompt: Annotated[Prompt | None, Opt("--router-prompt", "Prompt whose answer names galph's prompt.", "PROMPT")] = (
+        None
+    )
     review_every_n: Annotated[
         Count, Opt("--router-review-every-n", "Galph reviews in every n-th iteration; 0 never.", "N")
     ] = 0
-    allowlist: Annotated[list[str], Opt("--router-allowlist", "Prompts that may run at all.", "PROMPT,...")] = field(
+    allowlist: Annotated[list[Prompt], Opt("--router-allowlist", "Prompts that may run at all.", "PROMPT,...")] = field(
         default_factory=list
     )
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`agent:` in orchestration.yaml: who runs which prompt."""
+    """Who runs which prompt.
+
+    An agent is a name under `agents:`, the built-in `checklist`, or any executable that reads a prompt on standard
+    input and ends with 0. The agent of the prompt goes before the agent of the actor, and that before the default.
+    """
 
     default: Annotated[
         str | None, Opt("--agent", "Agent of both actors: `checklist`, a name under agents:, any executable.", "AGENT")
     ] = None
-    roles: Annotated[dict[str, str], Opt("--agent-role", "Agent by actor.", "galph=AGENT,...")] = field(
-        default_factory=dict
+    roles: Annotated[dict[Actor, str], Opt("--agent-role", "Agent by actor.", "galph=AGENT,...", aliases=_ROLES)] = (
+        field(default_factory=dict)
     )
-    prompts: Annotated[dict[str, str], Opt("--agent-prompt", "Agent by prompt.", "PROMPT=AGENT,...")] = field(
+    prompts: Annotated[dict[Prompt, str], Opt("--agent-prompt", "Agent by prompt.", "PROMPT=AGENT,...")] = field(
         default_factory=dict
     )
 
 
 class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """`agents.NAME:` in orchestration.yaml: a command line that reads the prompt on standard input."""
+    """Command lines by name, for `agent:` to choose from.
 
-    command: list[str]
-    timeout: Seconds | None = None
-    idle_timeout: Seconds | None = None
-    stop: Annotated[list[Rung], Meta(examples=['["INT 8", "TERM 4", "KILL"]'])] = field(
-        default_factory=lambda: ["TERM 8", "KILL"]
-    )
+    Each reads the prompt on standard input. Relative programs with a `/` are relative to the project's folder.
+    """
+
+    command: Annotated[Argv, Opt(help="Program and arguments; no shell reads them."), Meta(examples=[["./agent.sh"]])]
+    timeout: Annotated[Seconds | None, Opt(help="Seconds that it may run, instead of its actor's.")] = None
+    idle_timeout: Annotated[Seconds | None, Opt(help="Seconds without output until it is ended.")] = None
+    stop: Annotated[
+        list[Rung],
+        Opt(help="How it is ended: signals, each with the seconds until the next."),
+        Meta(examples=[["INT 8", "TERM 4", "KILL"]]),
+    ] = field(default_factory=lambda: ["TERM 8", "KILL"])
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`actors.galph:` and `actors.ralph:`."""
+    """One actor's rules."""
 
-    leftovers: Leftovers = Leftovers.COMMIT
-    scope: list[str] = field(default_factory=list)
-    gates: list[str] = field(default_factory=list)
-    timeout: Seconds | None = None
+    leftovers: Annotated[
+        Leftovers, Opt(help="Files that it leaves uncommitted and no rule allows: commit, fail the turn, or keep.")
+    ] = Leftovers.COMMIT
+    scope: Annotated[
+        list[str], Opt(help="The only paths that its turn may change: gitignore-style globs; empty: anywhere.")
+    ] = field(default_factory=list)
+    gates: Annotated[list[str], Opt(help="Shell commands that must pass after its agent, in order.")] = field(
+        default_factory=list
+    )
+    timeout: Annotated[Seconds | None, Opt(help="Seconds of its turn, instead of limits.turn_timeout.")] = None
 
 
 class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`actors:`; the supervisor must not write code, so galph's leftovers fail the turn."""
+    """What each actor may do.
+
+    The supervisor must not write code, so files that galph leaves uncommitted fail the turn; ralph's are committed.
+    Whatever the rule, their bytes are in a rescue ref first.
+    """
 
     galph: ActorSettings = field(default_factory=lambda: ActorSettings(leftovers=Leftovers.FAIL))
     ralph: ActorSettings = field(default_factory=ActorSettings)
@@ -99,7 +166,7 @@ class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`sync:`: where the turn lives and how long to wait for it."""
+    """Where the turn lives, and how long to wait for it."""
 
     git: Annotated[
         bool, Opt("--git/--no-git", "Keep the turn in commits; or in the state file alone, needing no repository.")
@@ -114,36 +181,44 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`limits:`."""
+    """Where a run ends, and where a turn does."""
 
     iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.", "N")] = 20
-    turn_timeout: Seconds = 7200.0
-    gate_timeout: Seconds = 1800.0
-    interrupted_reruns: Count = 2
-    snapshot_file: MiB = 100.0
+    turn_timeout: Annotated[Seconds, Opt(help="Seconds until a turn's agent is ended and the turn fails.")] = 7200.0
+    gate_timeout: Annotated[Seconds, Opt(help="Seconds until a gate is ended and fails the turn.")] = 1800.0
+    interrupted_reruns: Annotated[
+        Count, Opt(help="How often a turn runs again after the daemon died in it; then it fails.")
+    ] = 2
+    snapshot_file: Annotated[MiB, Opt(help="MiB of a file above which it is not kept in a rescue ref.")] = 100.0
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`logs:`; older runs of a branch beyond `keep` are deleted when a run begins, 0 keeps all."""
+    """What is kept of earlier runs."""
 
-    keep: Count = 0
+    keep: Annotated[
+        Count, Opt(help="Runs of a branch to keep; older ones are deleted when a run begins. 0 keeps all.")
+    ] = 0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """orchestration.yaml; paths are relative to its folder."""
+    """Prompts, files, and which leftovers may be committed for an actor.
 
-    prompts_dir: str = "prompts"
-    supervisor_prompt: Annotated[str, Opt("--prompt-supervisor", "Galph's own prompt.", "PROMPT")] = "supervisor.md"
-    main_prompt: Annotated[str, Opt("--prompt-main", "Ralph's own prompt.", "PROMPT")] = "main.md"
-    reviewer_prompt: Annotated[str, Opt("--prompt-reviewer", "The review's prompt.", "PROMPT")] = "reviewer.md"
-    state_file: Annotated[str, Opt("--state-file", "Where the turn lives.", "FILE")] = "sync/state.json"
-    logs_dir: Annotated[str, Opt("--logdir", "Where runs are recorded.", "FOLDER")] = "logs"
+    Paths are relative to the folder of orchestration.yaml, and prompts to `prompts_dir`. A file is committed as a
+    document, as a report, or as a tracked output; what no list names is a matter of `actors`.
+    """
+
+    prompts_dir: Annotated[Inside, Opt(help="Where the prompts lie.")] = "prompts"
+    supervisor_prompt: Annotated[Prompt, Opt("--prompt-supervisor", "Galph's own prompt.", "PROMPT")] = "supervisor.md"
+    main_prompt: Annotated[Prompt, Opt("--prompt-main", "Ralph's own prompt.", "PROMPT")] = "main.md"
+    reviewer_prompt: Annotated[Prompt, Opt("--prompt-reviewer", "The review's prompt.", "PROMPT")] = "reviewer.md"
+    state_file: Annotated[Inside, Opt("--state-file", "Where the turn lives.", "FILE")] = "sync/state.json"
+    logs_dir: Annotated[Inside, Opt("--logdir", "Where runs are recorded.", "FOLDER")] = "logs"
     allow_dirty: Annotated[bool, Opt("--allow-dirty", "Begin although tracked files are changed; they stay yours.")] = (
         False
     )
-    tmp_dir: str = "tmp"
-    input_file: str = "input.md"
-    doc_whitelist: list[str] = field(
+    tmp_dir: Annotated[Inside, Opt(help="Scratch files of agents; never committed.")] = "tmp"
+    input_file: Annotated[Inside, Opt(help="What galph writes for ralph.")] = "input.md"
+    doc_whitelist: Annotated[list[str], Opt(help="Documents that are committed for an actor: globs.")] = field(
         default_factory=lambda: [
             "input.md",
             "galph_memory.md",
@@ -156,12 +231,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             ".gitattributes",
         ]
     )
-    report_path_globs: list[str] = field(default_factory=lambda: ["plans/active/**/reports/**", "reports/**"])
-    report_extensions: list[str] = field(
+    report_path_globs: Annotated[list[str], Opt(help="Where reports lie that are committed: globs.")] = field(
+        default_factory=lambda: ["plans/active/**/reports/**", "reports/**"]
+    )
+    report_extensions: Annotated[list[str], Opt(help="How the names of such reports end.")] = field(
         default_factory=lambda: [".md", ".txt", ".log", ".json", ".csv", ".png", ".svg", ".html"]
     )
-    tracked_output_globs: list[str] = field(default_factory=list)
-    tracked_output_extensions: list[str] = field(default_factory=list)
+    tracked_output_globs: Annotated[
+        list[str], Opt(help="Tracked files whose changes are committed, such as test data: globs.")
+    ] = field(default_factory=list)
+    tracked_output_extensions: Annotated[
+        list[str], Opt(help="How the names of such tracked files end; none: any ending.")
+    ] = field(default_factory=list)
     router: RouterSettings = field(default_factory=RouterSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
     agents: dict[str, AgentDefinition] = field(default_factory=dict)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from orchestration.agents import choose, jobs
 from orchestration.clock import iso
-from orchestration.config import FILE, routes
+from orchestration.config import routes
 from orchestration.errors import OrchestrationError, UsageError
 from orchestration.findings import Finding, Level, Scene, refused
+from orchestration.layers import FILE
 from orchestration.router import Routes
 from orchestration.watch import watching
 

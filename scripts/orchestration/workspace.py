@@ -1,5 +1,6 @@
 """Where everything lies: the repository, the project inside it, and our own folder in the git dir."""
 
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +74,7 @@ def find(git: Git, config_name: str) -> Found:
         repository, missing = None, error
     top = repository[0] if repository else None
     for folder in (here, *here.parents):
-        if (folder / config_name).is_file():
+        if os.path.lexists(folder / config_name):  # what cannot be read is refused by who reads it
             return Found(folder, folder / config_name, repository, missing)
         if folder == top:
             break

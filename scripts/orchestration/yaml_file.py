@@ -1,5 +1,6 @@
 """YAML whose every key and value knows its line, and whose every fault is a refusal that names it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,17 @@ from orchestration.errors import UsageError
 
 Key = tuple[str, ...]
 
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, and the numbers of YAML 1.2 that have an exponent but no dot: 1e3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]|.*:)")
+"""Numbers that YAML 1.1 reads in base 8 or 60, and YAML 1.2 does not."""
+
 UNREADABLE = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
 """What PyYAML raises on text that is no YAML, or on a scalar that does not fit its tag."""
 
@@ -18,15 +30,25 @@ def compose(path: Path) -> yaml.Node | None:
     """Return the tree of a file, None of an empty one.
 
     Raises:
-        UsageError: it is not UTF-8, or not YAML.
+        UsageError: it is not a file that can be read, not UTF-8, or not YAML.
 
     """
-    data = path.read_bytes()
+    data = _read(path)
     try:
-        return yaml.compose(data.decode(), Loader=yaml.SafeLoader)
+        return yaml.compose(data.decode(), Loader=_Loader)
     except UNREADABLE as error:
         line, cause = _trouble(data, error)
         raise UsageError(f"{path.name}:{line}: {cause}", code="config-not-yaml", remedy=f"correct {path}") from None
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise UsageError(f"{path.name}: is not a file", code="config-unreadable", remedy=f"move {path} away")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise UsageError(f"{path.name}: {cause}", code="config-unreadable", remedy=f"see `ls -l {path}`") from None
 
 
 def _trouble(data: bytes, error: Exception) -> tuple[int, str]:
@@ -53,6 +75,10 @@ def pairs(node: yaml.MappingNode, above: Key, name: str) -> Iterator[tuple[Key, 
         if not isinstance(key_node, yaml.ScalarNode):
             where = f"a key below `{'.'.join(above)}`" if above else "a key"
             raise UsageError(f"{source}: {where} is not text", code="config-bad-value", remedy="write `key: value`")
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            raise UsageError(
+                f"{source}: merge keys (`<<`) are not read", code="config-merge-key", remedy="write its keys out"
+            )
         key = (*above, key_node.value)
         if key in seen:
             raise UsageError(f"{source}: `{'.'.join(key)}` stands twice", code="config-twice", remedy="remove one")
@@ -72,13 +98,36 @@ def constructed(node: yaml.Node, key: Key, name: str) -> Any:  # noqa: ANN401
     return _plain(node, key, name)
 
 
+def scalar(text: str) -> Any:  # noqa: ANN401
+    """Return the number or truth that a text is; what is neither stays text."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if not isinstance(node, yaml.ScalarNode) or _ambiguous(node):
+            return text
+        return yaml.constructor.SafeConstructor().construct_object(node)
+    except UNREADABLE:
+        return text
+
+
+def _ambiguous(node: yaml.Node) -> bool:
+    number = node.tag in {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+    return number and bool(_AMBIGUOUS.match(node.value))
+
+
 def _plain(node: yaml.Node, key: Key, name: str) -> Any:  # noqa: ANN401
+    where = f"{name}:{node.start_mark.line + 1}: `{'.'.join(key)}`"
+    if _ambiguous(node):
+        raise UsageError(
+            f"{where} is {node.value}, which YAML's versions read differently",
+            code="config-bad-value",
+            remedy="write a number without leading zero and colon, or put text in quotes",
+        )
     try:
         return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
     except UNREADABLE as error:
         cause = error.problem if isinstance(error, yaml.MarkedYAMLError) else error
         raise UsageError(
-            f"{name}:{node.start_mark.line + 1}: `{'.'.join(key)}` cannot be read: {cause}",
+            f"{where} cannot be read: {cause}",
             code="config-bad-value",
             remedy="put text that looks like something else in quotes",
         ) from None

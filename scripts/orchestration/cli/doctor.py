@@ -6,12 +6,12 @@ import click
 
 from orchestration.cli.options import configured, json_option
 from orchestration.clock import SystemClock
-from orchestration.config import from_flags, from_pairs
 from orchestration.console import Console
 from orchestration.doctor import examine, exit_code
 from orchestration.environment import inherited
 from orchestration.findings import Finding, Level, Scene
 from orchestration.git import Git
+from orchestration.layers import from_flags, from_pairs
 from orchestration.process import Loop
 
 _MARKS = {

@@ -9,11 +9,13 @@ import click
 
 from orchestration import workspace
 from orchestration.clock import SystemClock
-from orchestration.config import FILE, LEAVES, Leaf, Resolved, from_flags, from_pairs, resolve
+from orchestration.config import Resolved, resolve
 from orchestration.environment import inherited
 from orchestration.git import Git
+from orchestration.keys import FLAGS, Leaf
+from orchestration.layers import FILE, from_flags, from_pairs
 from orchestration.process import Loop
-from orchestration.settings import Config
+from orchestration.values import bare
 from orchestration.workspace import Workspace
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -25,51 +27,40 @@ _FIRST = ("limits", "agent", "sync", "router")
 
 def configured(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add every option that settings declares, and `-c`; they arrive as `flags` (declaration → text) and `pairs`."""
-    declared = [leaf for leaf in LEAVES.values() if leaf.opt]
-    declared.sort(key=lambda leaf: _FIRST.index(leaf.key[0]) if leaf.key[0] in _FIRST else len(_FIRST))
-    flags = {leaf.opt.flag.split("/")[0].lstrip("-").replace("-", "_"): leaf.opt.flag for leaf in declared if leaf.opt}
+    declared = sorted(FLAGS.values(), key=lambda leaf: (*_FIRST, leaf.key[0]).index(leaf.key[0]))
+    by_name = {_parameter(flag): flag for flag in FLAGS}
 
     @wraps(function)  # with the options that stand below this decorator
     def gathered(**given: Any) -> Any:  # noqa: ANN401 - whatever the command returns
-        spoken = {flags[name]: given.pop(name) for name in flags}
+        spoken = {flag: given.pop(name) for name, flag in by_name.items()}
         return function(**given, flags={flag: value for flag, value in spoken.items() if value is not None})
 
     decorated: Callable[..., Any] = click.option(
         "-c", "pairs", metavar="KEY.PATH=VALUE", multiple=True, help="Any setting, as in orchestration.yaml."
     )(gathered)
     for leaf in reversed(declared):
-        if leaf.opt:
-            names = [name for name in (_SHORT.get(leaf.opt.flag), leaf.opt.flag) if name]
-            kind = _kind(leaf, leaf.opt.metavar)
-            text = f"{leaf.opt.help}{_default(leaf)}"
-            decorated = click.option(*names, flags_name(leaf.opt.flag), help=text, **kind)(decorated)
+        decorated = flag_option(leaf)(decorated)
     return decorated
 
 
-def _kind(leaf: Leaf, metavar: str) -> dict[str, Any]:
-    """Return what makes click's option a switch, or one with a value."""
-    default = _of_default(leaf)
-    if isinstance(default, bool):
-        return {"default": None, "is_flag": True}
-    return {"metavar": metavar}
+def flag_option(leaf: Leaf) -> Decorator:
+    """Return the click option of a setting that has a flag: None where it was not given."""
+    flag = leaf.opt.flag or ""
+    names = [name for name in (_SHORT.get(flag), flag, _parameter(flag)) if name]
+    kind: dict[str, Any] = {"metavar": leaf.opt.metavar}
+    if bare(leaf.type) is bool:
+        kind = {"is_flag": True, "default": None}
+    return click.option(*names, help=f"{leaf.opt.help}{_default(leaf.default)}", **kind)
 
 
-def _default(leaf: Leaf) -> str:
+def _default(value: object) -> str:
     """Return what the help says of a default; click itself is given none."""
-    value = _of_default(leaf)
     if isinstance(value, float):
         return f"  [default: {value:g}]"
     return f"  [default: {value}]" if value or (value == 0 and value is not False) else ""
 
 
-def _of_default(leaf: Leaf) -> Any:  # noqa: ANN401 - any setting's value
-    value: Any = Config()
-    for word in leaf.key:
-        value = getattr(value, word)
-    return value
-
-
-def flags_name(flag: str) -> str:
+def _parameter(flag: str) -> str:
     """Return the parameter name of a flag declaration."""
     return flag.split("/", maxsplit=1)[0].lstrip("-").replace("-", "_")
 

@@ -11,9 +11,9 @@ from orchestration import demo as sample
 from orchestration.cli.operate import post
 from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
-from orchestration.config import from_pairs
 from orchestration.console import Console
 from orchestration.errors import ExitCode
+from orchestration.layers import from_pairs
 
 
 @click.command()
