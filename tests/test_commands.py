@@ -24,6 +24,7 @@ Capture = pytest.CaptureFixture[str]
 
 PATIENCE = 30.0
 WRITTEN = [
+    ".orchestration.schema.json",
     "logs/.gitignore",
     "orchestration.yaml",
     "prompts/main.md",

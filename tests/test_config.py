@@ -75,13 +75,14 @@ def test_a_flag_goes_before_the_environment_before_the_file_before_the_default(t
     name = variable(key)
     flag = LEAVES[key].opt.flag or ""
     use, _, leave = flag.partition("/")
+    assert not leave or on_line == "false"
     spoken: dict[str, str | bool] = {flag: on_line == "true" if leave else on_line}
 
     layers: list[tuple[Resolved, str, str | None]] = [
         (merge(tmp_path), "default", None),
         (merge(tmp_path, text), "file", line),
         (merge(tmp_path, text, environment={name: in_environment}), "environment", name),
-        (merge(tmp_path, text, environment={name: in_environment}, flags=spoken), "flag", use),
+        (merge(tmp_path, text, environment={name: in_environment}, flags=spoken), "flag", leave or use),
         (
             merge(tmp_path, text, environment={name: in_environment}, pairs=(f"{path}={on_line}",)),
             "-c",
@@ -144,43 +145,6 @@ def test_galph_keeps_its_own_default_where_the_file_sets_another_of_its_keys(tmp
 
     assert (config.actors.galph.leftovers, config.actors.galph.timeout) == ("fail", 60)
     assert (config.actors.ralph.leftovers, config.actors.ralph.timeout) == ("commit", 90)
-
-
-ANCESTOR = """
-prompts_dir: prompts
-supervisor_prompt: supervisor.md
-main_prompt: main.md
-reviewer_prompt: reviewer.md
-spec_bootstrap: {enabled: true, templates: [a, b]}
-findings_file: docs/findings.md
-input_file: input.md
-state_file: sync/state.json
-logs_dir: logs
-tmp_dir: tmp
-doc_whitelist: [input.md, "docs/**/*.md"]
-tracked_output_globs: ["tests/fixtures/**"]
-report_extensions: [.md]
-tracked_output_extensions: [.npz]
-router: {enabled: true, mode: only, prompt: prompts/router.md, review_every_n: 3, allowlist: [supervisor, reviewer]}
-agent:
-  default: claude
-  roles: {supervisor: codex, loop: gemini}
-  prompts: {prompts/reviewer.md: opus}
-"""
-
-
-def test_the_ancestors_file_loads_unchanged_and_warns_once_of_what_has_no_effect(tmp_path: Path) -> None:
-    resolved = merge(tmp_path, ANCESTOR)
-
-    config = resolved.config
-    assert config.agent.roles == {"galph": "codex", "ralph": "gemini"}
-    assert config.agent.prompts == {"reviewer.md": "opus"}
-    assert (config.router.mode, config.router.review_every_n) == (Mode.ONLY, 3)
-    assert config.report_extensions == [".md"]
-    assert [warning.partition(" has no effect")[0] for warning in resolved.warnings] == [
-        f"{FILE}:6: `spec_bootstrap`",
-        f"{FILE}:7: `findings_file`",
-    ]
 
 
 @pytest.mark.parametrize("word", ["default", "first", "only"])

@@ -107,7 +107,7 @@ def from_flags(given: Mapping[str, str | bool]) -> dict[Key, Value]:
     values: dict[Key, Value] = {}
     for flag, said in given.items():
         leaf = FLAGS[flag]
-        values[leaf.key] = Value(
-            leaf, from_text(said, leaf.type) if isinstance(said, str) else said, flag.split("/")[0]
-        )
+        use, _, leave = flag.partition("/")
+        value = from_text(said, leaf.type) if isinstance(said, str) else said
+        values[leaf.key] = Value(leaf, value, leave if leave and value is False else use)
     return values

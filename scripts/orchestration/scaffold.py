@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from orchestration import files, state
+from orchestration import config_schema, files, state
 from orchestration.clock import Clock
 from orchestration.environment import inherited
 from orchestration.errors import Refused
@@ -77,6 +77,7 @@ def contents(config: Config, branch: str | None, clock: Clock, environment: Mapp
     }
     return {
         FILE: configuration(environment.get("PATH"), git=branch is not None).encode(),
+        config_schema.FILE: config_schema.text().encode(),
         **prompts,
         config.state_file: state.encode(state.initial(branch, clock.now())),
         f"{config.logs_dir}/.gitignore": (TEMPLATES / "logs.gitignore").read_bytes(),

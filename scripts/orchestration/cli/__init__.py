@@ -18,6 +18,7 @@ COMMANDS = {
     "loop": "orchestration.cli.run",
     "init": "orchestration.cli.setup",
     "doctor": "orchestration.cli.doctor",
+    "config": "orchestration.cli.config",
     "status": "orchestration.cli.look",
     "route": "orchestration.cli.look",
     "retry": "orchestration.cli.operate",
