@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import click
 
+import config_reference
+from orchestration import config_schema
 from orchestration.cli import cli
 from pages import ROOT, Page, pages, read
 
@@ -180,7 +182,9 @@ def _from_docs(page: Page) -> str:
 
 
 GENERATED: dict[str, Callable[[], str]] = {
+    ".orchestration.schema.json": config_schema.text,
     "docs/cli.md": cli_reference,
+    "docs/configuration.md": config_reference.page,
     "docs/TESTING_GUIDE.md": testing_guide,
     "docs/development/TEST_SUITE_INDEX.md": suite_index,
     "docs/index.md": index,  # reads the others: last
