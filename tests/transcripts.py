@@ -219,9 +219,9 @@ def _clone(folder: Path) -> Path:
     unwanted = shutil.ignore_patterns(".?*", "__pycache__", "galph-demo*", "logs", "dist")
     shutil.copytree(ROOT, path, ignore=unwanted)
     _programs(path / ".venv" / "bin")
-    with (path / "pyproject.toml").open("rb") as stream:
-        checksum = subprocess.run(["cksum"], stdin=stream, capture_output=True, text=True, check=True).stdout
-    (path / ".venv" / "ready").write_text(f"{checksum.strip()} dev\n")
+    wanted = next(line for line in (path / "scripts/setup-venv").read_text().splitlines() if line.startswith("want="))
+    mark = f'group=dev; {wanted}\necho "$want" >.venv/ready'
+    subprocess.run(["sh", "-c", mark], cwd=path, check=True)
     return path
 
 

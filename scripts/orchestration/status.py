@@ -128,7 +128,7 @@ def _in_git(workspace: Workspace, git: Git, entry: Entry) -> list[str]:
         found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
     rescued = git.refs("refs/rescue/")
     if rescued:
-        found.append(f"{len(rescued)} rescue refs: `orchestrator rescue list`")
+        found.append(f"{len(rescued)} rescue ref{'s' * (len(rescued) != 1)}: `orchestrator rescue list`")
     return found
 
 
