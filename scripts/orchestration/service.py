@@ -37,7 +37,7 @@ from orchestration.runner import Runner
 from orchestration.settings import Config
 from orchestration.solo_bus import SoloBus
 from orchestration.verdict import Judge
-from orchestration.watch import watching
+from orchestration.watch import look_now_and_then, watching
 from orchestration.work import Work
 from orchestration.workspace import Workspace, boot_id, instance_id, other_journals, working_branch
 
@@ -64,7 +64,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         console.attach(loop.watch, loop.unwatch)
         stack.callback(console.detach)
         if not stack.enter_context(watching(requests.folder, loop.wake)):
-            _look_now_and_then(loop, config.sync.poll_interval)
+            look_now_and_then(loop, config.sync.poll_interval)
         stops = Stops(loop, requests)
         daemon = Daemon(loop, stops, options)
 
@@ -95,11 +95,6 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         ended = _ended(_serve(daemon, ports), daemon.turns)
         emit(ended)
         return ended
-
-
-def _look_now_and_then(loop: Loop, seconds: float) -> None:
-    """Wake the loop again and again, where no file event does."""
-    loop.after(seconds, partial(_look_now_and_then, loop, seconds))
 
 
 def _refuse_other_turns(place: Workspace, config: Config) -> None:

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import FileClosedNoWriteEvent, FileOpenedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+
+from orchestration.process import Loop
+
+_READING = (FileOpenedEvent, FileClosedNoWriteEvent)
+"""What changes nothing: whoever reads in answer to an event must not wake itself."""
 
 
 class _Waker(FileSystemEventHandler):
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002 - whatever it was, look again
-        self._wake()
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if not isinstance(event, _READING):
+            self._wake()
 
 
 @contextmanager
@@ -35,3 +42,8 @@ def watching(folder: Path, wake: Callable[[], None]) -> Iterator[bool]:
     finally:
         observer.stop()
         observer.join()
+
+
+def look_now_and_then(loop: Loop, seconds: float) -> None:
+    """Wake the loop again and again, where no file event may come."""
+    loop.after(seconds, partial(look_now_and_then, loop, seconds))
