@@ -102,9 +102,13 @@ class Console:
         self._end_line()
         self._out.flush()
 
+    def drain(self) -> bool:
+        """Wait until the reader has taken everything; return False when nobody reads any more."""
+        return self._out.drain()
+
     def _barred(self, lines: bytes) -> str:
         bar = click.style("  │ ", dim=True)
-        return bar + _CONTROL.sub("", lines.decode(errors="replace")).replace("\n", f"\n{bar}")
+        return bar + plain(lines.decode(errors="replace")).replace("\n", f"\n{bar}")
 
     def _end_line(self) -> None:
         if self._partial:
@@ -118,6 +122,11 @@ class Console:
         if isinstance(event, Notice) and event.level == "info" and not self._verbose:
             return []
         return _RENDER[type(event)](event)
+
+
+def plain(text: str) -> str:
+    """Return an agent's text without what a terminal would obey."""
+    return _CONTROL.sub("", text)
 
 
 def _began(event: RunStarted) -> list[str]:
@@ -188,6 +197,7 @@ class _Writer:
         self._watch: Watch | None = None
         self._unwatch: Unwatch | None = None
         self._watched = False
+        self._gone = False
 
     def attach(self, watch: Watch | None, unwatch: Unwatch | None) -> None:
         if self._watched and self._unwatch:
@@ -218,7 +228,12 @@ class _Writer:
             if self._size == before:
                 return
 
-    def _pump(self, patience: float = 0.0) -> None:
+    def drain(self) -> bool:
+        while self._queue:
+            self._pump(patience=None)
+        return not self._gone
+
+    def _pump(self, patience: float | None = 0.0) -> None:
         try:
             while self._queue and (self._file or select([], [self._fd], [], patience)[1]):
                 data = self._queue.popleft()
@@ -229,6 +244,7 @@ class _Writer:
         except OSError:  # nobody reads any more: the loop goes on, the log has everything
             self._queue.clear()
             self._size = 0
+            self._gone = True
         self._follow()
 
     def _follow(self) -> None:

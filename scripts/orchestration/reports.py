@@ -14,11 +14,22 @@ from orchestration import files
 from orchestration.clock import folder_stamp
 from orchestration.events import AnyEvent, TurnEnded
 from orchestration.journal import Claim
+from orchestration.state import Actor
 
 CAP = 1 << 30
 """Bytes of a raw log; above it the head and the tail are kept."""
 
 _RUNS = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z*"
+
+
+def branch_folder(logs: Path, branch: str) -> Path:
+    """Return the folder of a branch's runs; branches that differ in `/` and `-` alone share it."""
+    return logs / branch.replace("/", "-")
+
+
+def turn_name(iteration: int, actor: Actor, prompt: str) -> str:
+    """Return the name of a turn's files in a run's folder, without a suffix."""
+    return f"iter-{iteration:05d}_{actor}_{PurePosixPath(prompt).with_suffix('').as_posix().replace('/', '-')}"
 
 
 class RawLog:
@@ -104,7 +115,7 @@ class Reports:
     def __init__(
         self, logs: Path, branch: str, now: datetime, run: dict[str, Any], trouble: Callable[[str], None], keep: int = 0
     ) -> None:
-        self.folder = logs / branch.replace("/", "-") / folder_stamp(now)
+        self.folder = branch_folder(logs, branch) / folder_stamp(now)
         self._run = run
         self._tell = trouble
         self._keep = keep
@@ -117,8 +128,7 @@ class Reports:
         """Make the folder if need be, and return the path of this turn's files without a suffix."""
         if not self._made:
             self._make()
-        name = PurePosixPath(prompt or "unrouted").with_suffix("").as_posix().replace("/", "-")
-        return self.folder / f"iter-{claim.iteration:05d}_{claim.actor}_{name}"
+        return self.folder / turn_name(claim.iteration, claim.actor, prompt or "unrouted")
 
     def open_log(self, base: Path) -> RawLog:
         """Open a turn's raw log; a rerun of the turn in the same run continues it."""

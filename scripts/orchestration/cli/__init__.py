@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "orchestration.cli.config",
     "status": "orchestration.cli.look",
     "route": "orchestration.cli.look",
+    "logs": "orchestration.cli.logs",
     "retry": "orchestration.cli.operate",
     "skip": "orchestration.cli.operate",
     "stamp": "orchestration.cli.operate",
