@@ -354,6 +354,22 @@ def test_above_its_cap_a_log_keeps_head_and_tail_and_says_what_is_missing(
     assert [other.name for other in path.parent.iterdir()] == ["turn.log"]
 
 
+def test_a_log_is_whole_up_to_its_cap_while_it_is_written_and_a_rerun_cuts_only_its_own_part(tmp_path: Path) -> None:
+    path = tmp_path / "turn.log"
+    path.write_bytes(b"the first run\n")
+    log = RawLog(path, lambda error: pytest.fail(str(error)), 40)
+    log.write(b"a" * 30)
+    log.write(b"b" * 10)
+    assert path.read_bytes() == b"the first run\n" + b"a" * 30 + b"b" * 10
+
+    log.write(b"c" * 10)
+    log.write(b"d" * 10)
+    log.close()
+
+    note = b"\n[... 20 bytes left out here ...]\n"
+    assert path.read_bytes() == b"the first run\n" + b"a" * 20 + note + b"c" * 10 + b"d" * 10
+
+
 # --- the prompts that a project is given -----------------------------------------------------------------------------
 
 PROMPTS = {

@@ -33,29 +33,33 @@ def turn_name(iteration: int, actor: Actor, prompt: str) -> str:
 
 
 class RawLog:
-    """An agent's output as it came; above `cap` bytes the first half and at least the last quarter are kept."""
+    """An agent's output as it came; far above `cap` bytes the first half and at least the last quarter are kept.
+
+    What comes after the cap goes to two segments of a quarter each, of which the older one is dropped for a newer one.
+    """
 
     def __init__(self, path: Path, trouble: Callable[[OSError], None], cap: int = CAP) -> None:
         self._path = path
         self._trouble = trouble
         self._cap = cap
+        self._begin = 0
         self._written = 0
-        self._dropped = 0
-        self._head: BinaryIO | None = None
+        self._log: BinaryIO | None = None
         self._tail: list[Path] = []
         self._segment: BinaryIO | None = None
         self._segment_size = 0
         with self._forgiving():
-            self._head = path.open("ab", buffering=0)
+            self._log = path.open("ab", buffering=0)
+            self._begin = self._log.tell()
 
     def write(self, data: bytes) -> None:
         """Append; on a disk error the log ends here and the turn goes on."""
         with self._forgiving():
-            room = max(0, self._cap // 2 - self._written)
-            if self._head and data[:room]:
-                self._head.write(data[:room])
+            room = max(0, self._cap - self._written)
+            if self._log and data[:room]:
+                self._log.write(data[:room])
             self._written += len(data)
-            if self._head and data[room:]:
+            if self._log and data[room:]:
                 self._write_tail(data[room:])
 
     def close(self) -> None:
@@ -63,27 +67,31 @@ class RawLog:
         with self._forgiving():
             if self._segment:
                 self._segment.close()
-            if self._head and self._dropped:
-                self._head.write(f"\n[... {self._dropped:,} bytes left out here ...]\n".encode())
+            if self._log and len(self._tail) > 1:
+                self._cut(self._log)
             for segment in self._tail:
-                if self._head:
+                if self._log:
                     with segment.open("rb") as stream:
                         while block := stream.read(1 << 20):
-                            self._head.write(block)
+                            self._log.write(block)
         for segment in self._tail:
             segment.unlink(missing_ok=True)
-        if self._head:
-            self._head.close()
+        if self._log:
+            self._log.close()
+
+    def _cut(self, log: BinaryIO) -> None:
+        """Leave the first half of the log, since the tail is long enough."""
+        half = self._cap // 2
+        missing = self._written - half - sum(segment.stat().st_size for segment in self._tail)
+        log.truncate(self._begin + half)
+        log.write(f"\n[... {missing:,} bytes left out here ...]\n".encode())
 
     def _write_tail(self, data: bytes) -> None:
-        """Write to the newer of two segments of a quarter each; when it is full the older one is dropped."""
         if self._segment is None or self._segment_size >= self._cap // 4:
             if self._segment:
                 self._segment.close()
             if len(self._tail) > 1:
-                oldest = self._tail.pop(0)
-                self._dropped += oldest.stat().st_size
-                oldest.unlink()
+                self._tail.pop(0).unlink()
             self._tail.append(self._path.with_suffix(f".tail{self._written}"))
             self._segment = self._tail[-1].open("wb", buffering=0)
             self._segment_size = 0
@@ -95,7 +103,7 @@ class RawLog:
         try:
             yield
         except OSError as error:
-            self._head = None
+            self._log = None
             self._trouble(error)
 
 
