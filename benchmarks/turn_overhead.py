@@ -5,53 +5,37 @@ starts; a sample is the time from one start to the next, so that the start of th
 """
 
 import argparse
-import os
-import platform
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-DOOR = Path(__file__).resolve().parents[1] / "scripts" / "orchestration" / "orchestrator.py"
+from common import environment, interleaved, percentiles, repository, table, tell, tool
+
 AGENT = '#!/bin/sh\ndate +%s.%N >> "{starts}"\n'
 FSYNC = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "all"}
+BLOCK = 10
+"""Turns of one round."""
 
 
 class Bench:
     """Two repositories side by side, and one agent."""
 
     def __init__(self, folder: Path, files: int) -> None:
-        self.folder = folder
         self.starts = folder / "starts"
         self.agent = folder / "agent"
         self.agent.write_text(AGENT.format(starts=self.starts))
         self.agent.chmod(0o755)
-        self.env = {**os.environ, **FSYNC}
-        for name in ("tool", "floor"):
-            self.git(name, "init", "--quiet", "--initial-branch=main", ".")
-            self.git(name, "config", "user.name", "bench")
-            self.git(name, "config", "user.email", "bench@localhost")
+        self.env = environment(folder, **FSYNC)
+        self.floor, self.tool = folder / "floor", folder / "tool"
+        for top in (self.floor, self.tool):
             for number in range(files):
-                path = folder / name / "src" / f"{number % 100}" / f"{number}.txt"
+                path = top / "src" / f"{number % 100}" / f"{number}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(f"{number}\n")
-            (folder / name / "work").write_text("0\n")
-            self.git(name, "add", "--all")
-            self.git(name, "commit", "--quiet", "-m", "first")
-        self.tool("init")
-
-    def git(self, name: str, *args: str) -> None:
-        """Run git in one of the repositories."""
-        (self.folder / name).mkdir(exist_ok=True)
-        subprocess.run(["git", *args], cwd=self.folder / name, env=self.env, check=True, capture_output=True)
-
-    def tool(self, *args: str) -> None:
-        """Run the tool in its repository."""
-        subprocess.run([sys.executable, DOOR, *args], cwd=self.folder / "tool", check=True, capture_output=True)
+            repository(top, self.env)
+        tool(self.tool, self.env, "init")
 
     def taken(self) -> list[float]:
         """Return the times between the noted starts, in milliseconds, and forget them."""
@@ -59,35 +43,20 @@ class Bench:
         self.starts.unlink()
         return [1000 * (after - before) for before, after in pairwise(starts)]
 
-    def tool_block(self, iterations: int) -> list[float]:
-        """Return the samples of a run of the tool."""
-        self.tool("run", "-q", "-n", str(iterations), "--agent", str(self.agent), "--router-review-every-n", "0")
+    def tool_block(self) -> list[float]:
+        """Return the samples of a run of the tool: two turns an iteration."""
+        once = ("run", "-q", "-n", str(BLOCK // 2), "--agent", str(self.agent), "--router-review-every-n", "0")
+        tool(self.tool, self.env, *once)
         return self.taken()
 
-    def floor_block(self, turns: int) -> list[float]:
+    def floor_block(self) -> list[float]:
         """Return the samples of as many turns of the shell loop."""
-        for _ in range(turns):
+        for _ in range(BLOCK):
             subprocess.run([self.agent], check=True, capture_output=True)
-            (self.folder / "floor" / "work").write_text(f"{time.monotonic_ns()}\n")
-            self.git("floor", "add", "work")
-            self.git("floor", "commit", "--quiet", "-m", "turn")
+            (self.floor / "work").write_text(f"{time.monotonic_ns()}\n")
+            for words in (("add", "work"), ("commit", "--quiet", "-m", "turn")):
+                subprocess.run(["git", *words], cwd=self.floor, env=self.env, check=True, capture_output=True)
         return self.taken()
-
-
-def percentiles(samples: list[float]) -> tuple[float, float]:
-    """Return median and 95th percentile."""
-    return statistics.median(samples), statistics.quantiles(samples, n=20)[-1]
-
-
-def report(tool: list[float], floor: list[float]) -> Iterator[str]:
-    """Yield the lines of the table."""
-    yield f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {len(tool)} turns"
-    for name, samples in (("tool", tool), ("floor", floor)):
-        p50, p95 = percentiles(samples)
-        yield f"{name:<6} p50 {p50:7.1f} ms   p95 {p95:7.1f} ms"
-    p50, p95 = (a / b for a, b in zip(percentiles(tool), percentiles(floor), strict=True))
-    yield f"ratio  p50 {p50:7.2f}      p95 {p95:7.2f}"
-    yield f"above the floor: {percentiles(tool)[0] - percentiles(floor)[0]:.1f} ms a turn"
 
 
 def main() -> None:
@@ -96,17 +65,11 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=200, help="turns of each, in blocks of 10")
     parser.add_argument("--files", type=int, default=0, help="further tracked files in the repositories")
     given = parser.parse_args()
-    tool: list[float] = []
-    floor: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), given.files)
-        for _ in range(max(1, given.turns // 10)):
-            tool += bench.tool_block(5)
-            floor += bench.floor_block(10)
-            sys.stderr.write(".")
-            sys.stderr.flush()
-    sys.stderr.write("\n")
-    sys.stdout.write("\n".join(report(tool, floor)) + "\n")
+        samples = interleaved(max(1, given.turns // BLOCK), {"tool": bench.tool_block, "floor": bench.floor_block})
+    tool_50, floor_50 = (percentiles(samples[name])[0] for name in ("tool", "floor"))
+    tell([*table(samples), f"above the floor: {tool_50 - floor_50:.1f} ms a turn, {tool_50 / floor_50:.2f} times"])
 
 
 if __name__ == "__main__":
