@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from selectors import BaseSelector, SelectorKey
@@ -20,11 +19,13 @@ from selectors import BaseSelector, SelectorKey
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from orchestration.clock import SystemClock
 from orchestration.process import Loop, Request, Why
-from orchestration.reaper import STAMP, become_subreaper, descendants
+from orchestration.reaper import STAMP, descendants
 from orchestration.reports import RawLog
+from orchestration.subreaper import become_subreaper
 
 PATIENCE = 30.0
 """Real seconds after which a test that waits for something says that it never came."""

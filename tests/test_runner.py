@@ -19,10 +19,11 @@ from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.journal import Claim
 from orchestration.process import LADDER, Loop, Rung, Why
-from orchestration.reaper import STAMP, become_subreaper, survivors
+from orchestration.reaper import STAMP, survivors
 from orchestration.reports import CAP, RawLog
 from orchestration.runner import Invocation, Runner
 from orchestration.state import Actor, Token
+from orchestration.subreaper import become_subreaper
 from orchestration.workspace import Workspace
 from test_process import FOREVER, PATIENCE, STUBBORN, FakeClock, alive, command, elsewhere, eventually, stranger, tell
 

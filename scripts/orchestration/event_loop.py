@@ -2,9 +2,9 @@
 
 import contextlib
 import heapq
+import os
 import selectors
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
@@ -57,12 +57,13 @@ class EventLoop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._crowded = _CROWD
         self._number = count()
-        self._ear, self._mouth = socket.socketpair()
+        ear, mouth = os.pipe()
+        self._ear, self._mouth = os.fdopen(ear, "rb", buffering=0), os.fdopen(mouth, "wb", buffering=0)
         self._restore: list[Callable[[], object]] = []
 
     def __enter__(self) -> Self:
         for end in (self._ear, self._mouth):
-            end.setblocking(False)
+            os.set_blocking(end.fileno(), False)
         self.watch(self._ear.fileno(), selectors.EVENT_READ, self.listen)
         old = signal.set_wakeup_fd(self._mouth.fileno(), warn_on_full_buffer=False)
         self._restore.append(lambda: signal.set_wakeup_fd(old))
@@ -110,8 +111,8 @@ class EventLoop:
 
     def wake(self) -> None:
         """Make the current or next wait return; the one method that another thread may call."""
-        with contextlib.suppress(OSError):
-            self._mouth.send(b"\0")
+        with contextlib.suppress(OSError, ValueError):  # closed: nothing waits any more
+            self._mouth.write(b"\0")
 
     def run_until(self, done: Callable[[], bool]) -> None:
         """Serve everything until `done()`."""
@@ -136,9 +137,8 @@ class EventLoop:
 
     def listen(self) -> None:
         """Take what has arrived, without waiting: a signal counts from its arrival, not from the next `step`."""
-        with contextlib.suppress(BlockingIOError):
-            while self._ear.recv(4096):
-                pass
+        while self._ear.read(4096):
+            pass
         arrived, self._arrived = self._arrived, []  # the byte that woke us may be lost in a full pipe, these are not
         self.signals += [signal.Signals(number) for number in arrived if number != signal.SIGCHLD]
         if signal.SIGCHLD in arrived:

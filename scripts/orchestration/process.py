@@ -10,11 +10,14 @@ import selectors
 import signal
 import subprocess  # noqa: TID251 - this is the one door
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+
+import msgspec
+from msgspec import field
+from msgspec.structs import replace
 
 from orchestration.clock import Clock
 from orchestration.event_loop import EventLoop, Timer
@@ -40,8 +43,7 @@ class Why(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: everything that decides how a child lives, so that it can be logged and tested.
 
     `timeout` and `idle` are seconds (None: no limit); `stamp` marks a child whose survivors are ended with it. The
@@ -59,8 +61,7 @@ class Request:
     interactive: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """What happened. `code` is the exit code, or 128 + the signal's number as in a shell."""
 
     argv: Sequence[str]
@@ -72,8 +73,7 @@ class Completed:
     unkillable: Sequence[int] = ()
 
 
-@dataclass(eq=False)
-class Child:
+class Child(msgspec.Struct, eq=False):
     """A running process; `completed` is None until it has ended and its pipes are drained."""
 
     loop: "Loop"

@@ -4,7 +4,6 @@ Agents start tool shells in sessions of their own, which a signal to the group m
 the turn's stamp in their environment, and, because the daemon is a subreaper, their place below this process.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,16 +13,6 @@ from pathlib import Path
 STAMP = "ORCH_TURN_STAMP"
 PATIENCE = 5.0
 """Seconds until a process that survives SIGKILL (a hung disk) is reported instead of waited for."""
-
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def become_subreaper() -> bool:
-    """Have orphans of our children become ours, so that none escapes; False where the system has no such thing."""
-    if sys.platform != "linux":
-        return False
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-
 
 if sys.platform == "linux":
 

@@ -4,9 +4,10 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from orchestration import environment, failpoints
 from orchestration.agents import Agent

@@ -31,11 +31,11 @@ from orchestration.lock import held
 from orchestration.no_work import NoWork
 from orchestration.ports import Halt, Ports
 from orchestration.process import Loop
-from orchestration.reaper import become_subreaper
 from orchestration.reports import Reports
 from orchestration.runner import Runner
 from orchestration.settings import Config
 from orchestration.solo_bus import SoloBus
+from orchestration.subreaper import become_subreaper
 from orchestration.verdict import Judge
 from orchestration.watch import look_now_and_then, watching
 from orchestration.work import Work

@@ -1,7 +1,6 @@
 """Where everything lies: the repository, the project inside it, and our own folder in the git dir."""
 
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -152,7 +151,7 @@ def instance_id(workspace: Workspace) -> str:
             return known.id
     except (FileNotFoundError, msgspec.DecodeError):
         pass
-    made = _Instance(secrets.token_hex(8), machine, str(workspace.top))
+    made = _Instance(os.urandom(8).hex(), machine, str(workspace.top))
     files.replace(path, msgspec.json.encode(made))
     return made.id
 
