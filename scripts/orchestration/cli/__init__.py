@@ -1,10 +1,8 @@
 """The command line: one group of commands that are imported when they are used, and the one place that exits."""
 
+import gc
 import importlib
 import sys
-import tempfile
-import traceback
-from pathlib import Path
 
 import click
 
@@ -75,7 +73,9 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """Run the program and exit: the one rim."""
-    sys.exit(execute(sys.argv[1:]))
+    code = execute(sys.argv[1:])
+    gc.freeze()  # or Python looks once more through all that is about to end
+    sys.exit(code)
 
 
 def execute(args: list[str]) -> int:
@@ -100,11 +100,7 @@ def execute(args: list[str]) -> int:
         console.refuse(refusal)
         return refusal.exit_code
     except Exception as error:  # noqa: BLE001 - the rim: a bug is told in one line and kept whole in a file
-        where = _keep_traceback()
-        bug = OrchestrationError(
-            f"a bug: {type(error).__name__}: {error}", code="bug", remedy=f"the traceback is in {where}"
-        )
-        console.refuse(bug)
+        console.refuse(importlib.import_module("orchestration.cli.bug").kept(error))
         return ExitCode.BUG
     return int(code or 0)
 
@@ -118,9 +114,3 @@ def require_posix(platform: str) -> None:
     """
     if platform == "win32":
         raise Refused("Windows has no process sessions and signals", code="platform", remedy="use WSL")
-
-
-def _keep_traceback() -> Path:
-    with tempfile.NamedTemporaryFile("w", prefix="orchestrator-bug-", suffix=".log", delete=False) as stream:
-        stream.write(f"orchestrator {orchestration.__version__}, Python {sys.version}\n{traceback.format_exc()}")
-    return Path(stream.name)
