@@ -78,7 +78,7 @@ class Git:
         self.environment = dict(environment)
         self._env = for_git(environment)
         self._ident: tuple[str, str] | None = None
-        self._markers: dict[Path, str] = {}
+        self._dir: Path | None = None
         self._locks: dict[str, list[Path]] = {}
         self._reader = ObjectReader(loop, ("git", *_FLAGS), top, self._env, TIMEOUT)
 
@@ -258,11 +258,9 @@ class Git:
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
-        if not self._markers:
-            asked = [word for name in _OPERATIONS for word in ("--git-path", name)]
-            paths = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
-            self._markers = dict(zip(paths, _OPERATIONS.values(), strict=True))
-        return next((what for path, what in self._markers.items() if path.exists()), None)
+        if self._dir is None:
+            self._dir = self.top / self.ask("rev-parse", "--git-dir")
+        return operation_in(self._dir)
 
     def with_identity(self) -> "Git":
         """Return these verbs for a machine on which git may not know who commits."""
@@ -372,6 +370,11 @@ class Git:
         rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
         if rows:
             self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows, index=index)
+
+
+def operation_in(git_dir: Path) -> str | None:
+    """Return the name of an operation in progress in a work tree with that git dir, None if there is none."""
+    return next((what for name, what in _OPERATIONS.items() if (git_dir / name).exists()), None)
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from orchestration.config import routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError
-from orchestration.git import Git
+from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
 from orchestration.journal import Entry, Idle, Journal, Running, claim_of
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.state import Actor, State, Status
+from orchestration.tree import Dirt
 from orchestration.workspace import Workspace
 
 
@@ -60,7 +61,8 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         Refused: there is no valid state.
 
     """
-    bus = open_bus(workspace, config, git)
+    dirt = git.dirt() if workspace.git else None
+    bus = open_bus(workspace, config, git, config.sync.branch or (dirt.branch if dirt else None))
     view = bus.look()
     entry = Journal(workspace.journal).read()
     coming, why_not = _next(workspace, config, view.state)
@@ -73,7 +75,7 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         last=git.last_subject(view.tip, workspace.in_git(config.state_file)) if workspace.git else None,
         next=coming,
         no_next=why_not,
-        unusual=_unusual(workspace, view.state, entry) + (_in_git(workspace, git, entry) if workspace.git else []),
+        unusual=_unusual(workspace, view.state, entry) + (_in_git(workspace, git, entry, dirt) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
     )
 
@@ -118,12 +120,11 @@ def _unusual(workspace: Workspace, state: State, entry: Entry) -> list[str]:
     return found
 
 
-def _in_git(workspace: Workspace, git: Git, entry: Entry) -> list[str]:
+def _in_git(workspace: Workspace, git: Git, entry: Entry, dirt: Dirt) -> list[str]:
     found: list[str] = []
-    operation = git.operation()
+    operation = operation_in(workspace.own.parent)
     if operation:
         found.append(f"a {operation} is in progress")
-    dirt = git.dirt()
     if dirt.tracked and isinstance(entry, Idle) and not read_holder(workspace.own):
         found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
     rescued = git.refs("refs/rescue/")
