@@ -6,7 +6,7 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -144,6 +144,13 @@ class Git:
             raise GitError(done)
         return os.fsdecode(done.stdout).strip() if done.code == 0 else None
 
+    def has_checked_out(self, branch: str) -> bool:
+        """Tell whether HEAD names the branch; git is asked only where the file HEAD does not say so plainly."""
+        with suppress(OSError):
+            if (self._git_dir() / "HEAD").read_bytes() == os.fsencode(f"ref: refs/heads/{branch}\n"):
+                return True
+        return self.branch() == branch
+
     def resolve(self, name: str) -> str | None:
         """Return the object id of a revision, None when there is none."""
         return self.ids([name])[0]
@@ -258,9 +265,13 @@ class Git:
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
+        return operation_in(self._git_dir())
+
+    def _git_dir(self) -> Path:
+        """Return this work tree's git dir, asked once."""
         if self._dir is None:
             self._dir = self.top / self.ask("rev-parse", "--git-dir")
-        return operation_in(self._dir)
+        return self._dir
 
     def with_identity(self) -> "Git":
         """Return these verbs for a machine on which git may not know who commits."""

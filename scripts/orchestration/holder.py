@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from orchestration.reaper import started
+
 CARD = "holder.json"
 
 
@@ -14,17 +16,9 @@ class Holder(msgspec.Struct, frozen=True):
     """
 
     pid: int
-    started: str
+    started: int
     since: str
     control: str
-
-
-def start_time(pid: int) -> str:
-    """Return the process's start in clock ticks since boot, "" where it or the system does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
-    except OSError:
-        return ""
 
 
 def read_holder(own: Path) -> Holder | None:
@@ -33,4 +27,4 @@ def read_holder(own: Path) -> Holder | None:
         holder = msgspec.json.decode((own / CARD).read_bytes(), type=Holder)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
-    return holder if start_time(holder.pid) == holder.started else None
+    return holder if started(holder.pid) == holder.started else None

@@ -125,7 +125,7 @@ class LocalBus:
 
     def refresh(self, tip: str) -> None:
         """Give index and work tree the state of `tip`, where this work tree has the branch checked out."""
-        if self._git.branch() != self.branch:
+        if not self._git.has_checked_out(self.branch):
             return
         data = self._git.blobs([f"{tip}:{self._path}"])[0]
         blob = self._git.resolve(f"{tip}:{self._path}")

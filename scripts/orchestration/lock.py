@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from orchestration import files
 from orchestration.clock import iso
 from orchestration.errors import Locked
-from orchestration.holder import CARD, Holder, read_holder, start_time
+from orchestration.holder import CARD, Holder, read_holder
+from orchestration.reaper import started
 from orchestration.workspace import Workspace
 
 
@@ -29,7 +30,7 @@ def held(place: Workspace, now: datetime, first: Callable[[], None] = lambda: No
         Locked: another process holds it; the message names it.
 
     """
-    card = Holder(os.getpid(), start_time(os.getpid()), iso(now), str(place.control))
+    card = Holder(os.getpid(), started(os.getpid()), iso(now), str(place.control))
     with ExitStack() as stack:
         for folder in place.locks:
             _acquire(folder, stack)

@@ -1,10 +1,19 @@
 """One long-lived `git cat-file`: what a name means and what an object holds, without a process for every question."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from orchestration.process import Child, Completed, Loop, Request, Why
+
+Answer = tuple[str | None, bytes | None]
+"""An object's id and bytes, where there is one and where they were asked for."""
+
+_FIXED = re.compile(r"[0-9a-f]{40,64}(:|\^\{tree\}$)")
+"""Names that mean the same for ever: what a commit, named by its full id, holds."""
+_REMEMBERED = 32
+_SMALL = 1 << 16
 
 
 class ReaderEndedError(Exception):
@@ -16,7 +25,7 @@ class ReaderEndedError(Exception):
 
 
 class ObjectReader:
-    """Answers in the order of the questions; refs and objects are read anew for each of them.
+    """Answers in the order of the questions; refs are read anew for each of them, what a commit holds is remembered.
 
     Args:
         loop: serves its pipes.
@@ -33,6 +42,7 @@ class ObjectReader:
         self._timeout = timeout
         self._child: Child | None = None
         self._heard: dict[str, bytearray] = {}
+        self._known: dict[str, Answer] = {}
 
     def ids(self, names: Sequence[str]) -> list[str | None]:
         """Return the object id that each name means, None where it means none.
@@ -52,7 +62,22 @@ class ObjectReader:
         """
         return [data for _, data in self._ask("contents", names)]
 
-    def _ask(self, question: str, names: Sequence[str]) -> list[tuple[str | None, bytes | None]]:
+    def _ask(self, question: str, names: Sequence[str]) -> list[Answer]:
+        """Answer what is known already, and ask git for the rest."""
+        fresh = [name for name in dict.fromkeys(names) if not self._knows(question, name)]
+        answers = dict(zip(fresh, self._ask_git(question, fresh), strict=True)) if fresh else {}
+        found = [answers[name] if name in answers else self._known[name] for name in names]
+        for name, answer in answers.items():
+            if _FIXED.match(name) and answer[0] and len(answer[1] or b"") <= _SMALL:
+                self._known[name] = answer
+        while len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return found
+
+    def _knows(self, question: str, name: str) -> bool:
+        return name in self._known and (question == "info" or self._known[name][1] is not None)
+
+    def _ask_git(self, question: str, names: Sequence[str]) -> list[Answer]:
         if any("\n" in name for name in names):
             raise ValueError(names)
         child = self._child if self._child and self._child.completed is None else self._begin()
@@ -68,7 +93,7 @@ class ObjectReader:
         self._child = self._loop.spawn(self._request, lambda name, data: self._heard[name].extend(data))
         return self._child
 
-    def _answer(self, child: Child, *, with_data: bool) -> tuple[str | None, bytes | None]:
+    def _answer(self, child: Child, *, with_data: bool) -> Answer:
         words = self._take_line(child).split()
         if len(words) != 3 or not words[2].isdigit():  # noqa: PLR2004 - oid, type, size; else "... missing"
             return None, None

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from orchestration.clock import Clock
 from orchestration.event_loop import EventLoop, Timer
-from orchestration.reaper import descendants, end_survivors
+from orchestration.reaper import descendants, end_survivors, started
 
 Sink = Callable[[str, bytes], None]
 Rung = tuple[signal.Signals, float]
@@ -135,7 +135,7 @@ class Child(msgspec.Struct, eq=False):
             timer.cancel()
         self._close_input()
         if self.request.stamp:
-            self.unkillable = self.loop.end_survivors(self.request.stamp)
+            self.unkillable = self.loop.end_survivors(self.request.stamp, of_ours=True)
         self._after(_DRAIN, self._finish)
         if not self._open:
             self._finish()
@@ -230,6 +230,7 @@ class Loop(EventLoop):
     def __init__(self, clock: Clock, *, catch: Sequence[signal.Signals] = (), adopt: bool = False) -> None:
         super().__init__(clock, catch=catch)
         self._adopt = adopt
+        self._started = started(os.getpid())
         self._before = descendants() if adopt else frozenset[int]()
         self._children: dict[int, Child] = {}
 
@@ -284,10 +285,11 @@ class Loop(EventLoop):
             self.step()
         return child.completed
 
-    def end_survivors(self, stamp: str) -> list[int]:
-        """End what a turn left behind; return what could not be ended."""
+    def end_survivors(self, stamp: str, *, of_ours: bool = False) -> list[int]:
+        """End what a turn left behind, of this process or of an earlier one; return what could not be ended."""
         kept = self._before.union(pid for pid, child in self._children.items() if child.code is None)
-        return end_survivors(stamp, self._pause_and_reap, spare=kept if self._adopt else None)[1]
+        spare, since = kept if self._adopt else None, self._started if of_ours else 0
+        return end_survivors(stamp, self._pause_and_reap, spare=spare, since=since)[1]
 
     def children(self) -> set[int]:
         """Return the processes that run for us."""

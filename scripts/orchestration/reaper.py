@@ -14,26 +14,42 @@ STAMP = "ORCH_TURN_STAMP"
 PATIENCE = 5.0
 """Seconds until a process that survives SIGKILL (a hung disk) is reported instead of waited for."""
 
+_STARTED = 19
+"""The field of /proc/PID/stat, counted from the state, that holds the start in ticks since boot."""
+
 if sys.platform == "linux":
 
-    def _processes(mark: bytes) -> Iterator[tuple[int, int, bool]]:
-        """Yield (pid, parent, carries the mark) of every process that is not a zombie."""
+    def _processes(mark: bytes, since: int = 0) -> Iterator[tuple[int, int, bool]]:
+        """Yield (pid, parent, carries the mark) of every process that is not a zombie.
+
+        One that was started before the tick `since` is not looked into: it carries no mark.
+        """
         for name in os.listdir("/proc"):  # noqa: PTH208 - this runs at every turn's end
             if not name.isdigit():
                 continue
             try:
                 with open(f"/proc/{name}/stat", "rb") as stream:  # noqa: PTH123
-                    state, parent = stream.read().rpartition(b")")[2].split()[:2]
+                    fields = stream.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if state in {b"Z", b"X"}:
+            if fields[0] in {b"Z", b"X"}:
                 continue
-            try:
-                with open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
-                    marked = mark in stream.read().split(b"\0")
-            except OSError:
-                marked = False
-            yield int(name), int(parent), marked
+            young = int(fields[_STARTED]) >= since
+            yield int(name), int(fields[1]), young and _carries(name, mark)
+
+    def _carries(name: str, mark: bytes) -> bool:
+        try:
+            with open(f"/proc/{name}/environ", "rb") as stream:  # noqa: PTH123
+                return mark in stream.read().split(b"\0")
+        except OSError:
+            return False
+
+    def started(pid: int) -> int:
+        """Return when a process was started, in ticks since boot; 0 where there is none."""
+        try:
+            return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[_STARTED])
+        except OSError:
+            return 0
 
     def working_in(folder: Path, name: str) -> list[int]:
         """Return the living processes called `name` or `name-...` whose current folder is `folder` or below."""
@@ -63,7 +79,14 @@ else:
                 found.append(process.pid)
         return found
 
-    def _processes(mark: bytes) -> Iterator[tuple[int, int, bool]]:
+    def started(pid: int) -> int:
+        """Return when a process was started, in seconds since 1970; 0 where there is none."""
+        try:
+            return int(psutil.Process(pid).create_time())
+        except psutil.Error:
+            return 0
+
+    def _processes(mark: bytes, since: int = 0) -> Iterator[tuple[int, int, bool]]:  # noqa: ARG001
         """Yield (pid, parent, carries the mark) of every process that is not a zombie."""
         key, _, value = mark.decode().partition("=")
         for process in psutil.process_iter():
@@ -83,13 +106,14 @@ def descendants() -> frozenset[int]:
     return frozenset(below - {os.getpid()})
 
 
-def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
+def survivors(stamp: str, *, spare: Collection[int] | None = None, since: int = 0) -> list[int]:
     """Return the living processes that carry `stamp`, and all below them: `env -i` and sudo drop the stamp.
 
-    With `spare` (what this process means to keep) also every descendant of this process that is not below one of it.
+    Only those are looked into that were `started` at `since` or later. With `spare` (what this process means to keep)
+    also every descendant of this process that is not below one of it.
     """
     own = os.getpid()
-    table = {pid: (parent, marked) for pid, parent, marked in _processes(f"{STAMP}={stamp}".encode())}
+    table = {pid: (parent, marked) for pid, parent, marked in _processes(f"{STAMP}={stamp}".encode(), since)}
 
     def of_the_turn(pid: int) -> bool:
         seen = set[int]()
@@ -115,7 +139,7 @@ def survivors(stamp: str, *, spare: Collection[int] | None = None) -> list[int]:
 
 
 def end_survivors(
-    stamp: str, pause: Callable[[float], object], *, spare: Collection[int] | None = None
+    stamp: str, pause: Callable[[float], object], *, spare: Collection[int] | None = None, since: int = 0
 ) -> tuple[int, list[int]]:
     """SIGKILL the survivors until none is left.
 
@@ -123,13 +147,14 @@ def end_survivors(
         stamp: the turn's stamp.
         pause: waits that many seconds; called between looks.
         spare: as for `survivors`.
+        since: as for `survivors`.
 
     Returns:
         How many were ended, and which could not be.
 
     """
     ended = set[int]()
-    left = survivors(stamp, spare=spare)
+    left = survivors(stamp, spare=spare, since=since)
     wait = 0.001
     waited = 0.0
     while left and waited < PATIENCE:
@@ -142,5 +167,5 @@ def end_survivors(
         pause(wait)
         waited += wait
         wait = min(2 * wait, 0.1)
-        left = survivors(stamp, spare=spare)
+        left = survivors(stamp, spare=spare, since=since)
     return len(ended.difference(left)), left
