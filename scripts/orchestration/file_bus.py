@@ -18,6 +18,9 @@ from orchestration.state import State
 BRANCH = "no-git"
 """What logs and agents are told where a branch would stand."""
 
+_NOT_OF_GIT = {"state-bom", "state-future"}
+"""Damage whose remedy is the same without git."""
+
 
 class FileBus:
     """Turn truth in one file.
@@ -83,9 +86,11 @@ class FileBus:
         try:
             yield
         except Refused as error:
-            remedy = f"`orchestrator init --no-git` makes {self._name}"
-            if error.code != "state-missing":
-                remedy = f"mend {self._name} by hand, or restore a copy of it"
+            remedy = f"mend {self._name} by hand, or restore a copy of it"
+            if error.code == "state-missing":
+                remedy = f"`orchestrator init --no-git` makes {self._name}"
+            if error.code in _NOT_OF_GIT:
+                remedy = error.remedy.replace("{path}", self._name)
             raise Refused(f"{self._name}: {error.message}", code=error.code, remedy=remedy) from None
 
     def _read(self) -> bytes | None:
