@@ -3,12 +3,12 @@
 import secrets
 
 from orchestration import failpoints, state
-from orchestration.bus import Lost, View
+from orchestration.bus import Bus, Lost, View
 from orchestration.clock import iso
 from orchestration.errors import ExitCode, Refused
 from orchestration.journal import Claim, Claimed, Claiming, Idle
 from orchestration.ports import Halt, Ports, Step
-from orchestration.state import SCOPE, Failure, State, Status, Token
+from orchestration.state import Failure, State, Status, Token
 
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
@@ -16,7 +16,7 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
     entry = entry.on(ports.bus.branch)
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     require_own(view.state, ports.bus.branch)
-    return standstill(view.state) or _claim(ports, entry, view)
+    return standstill(ports.bus, view.state) or _claim(ports, entry, view)
 
 
 def require_own(now: State, branch: str) -> None:
@@ -34,33 +34,29 @@ def require_own(now: State, branch: str) -> None:
         )
 
 
-def standstill(now: State) -> Halt | None:
+def standstill(bus: Bus, now: State) -> Halt | None:
     """Return why nobody may claim: a failed turn, the exit flag, or a turn that runs elsewhere."""
     actor = now.expected_actor
     if now.status is Status.FAILED:
-        return Halt(ExitCode.TURN_FAILED, *_failed(now))
+        return Halt(ExitCode.TURN_FAILED, *_failed(now), bus.remedy(now))
     if now.exit:
         reason = f"the exit flag is set: {now.exit_reason or 'no reason given'}"
-        return Halt(ExitCode.OK, "exit-flag", reason, "`orchestrator resume` clears it")
+        return Halt(ExitCode.OK, "exit-flag", reason, bus.remedy(now))
     if now.status in state.RUNNING.values():
         raise Refused(
             f"the committed state says that {actor} runs since {now.last_update}; this clone did not start it",
             code="state-running",
-            remedy=f"end it where it runs; if nothing runs it any more: `orchestrator stamp {actor} fail`",
+            remedy=bus.remedy(now),
         )
     return None
 
 
-def _failed(now: State) -> tuple[str, str, str]:
+def _failed(now: State) -> tuple[str, str]:
     actor, failure = now.expected_actor, now.failure or Failure(reason="no reason was recorded")
     lines = [f"{actor}'s turn of iteration {now.iteration} failed: {failure.reason}"]
     lines += [f"  | {line}" for line in failure.tail[-5:]]
     lines += [f"log: {failure.log}"] if failure.log else []
-    skip = "skip --accept-scope" if failure.code == SCOPE else "skip"
-    remedy = (
-        f"`orchestrator retry` runs it again on the tree as it is; `orchestrator {skip}` goes on with the other actor"
-    )
-    return failure.code, "\n".join(lines), remedy
+    return failure.code, "\n".join(lines)
 
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:

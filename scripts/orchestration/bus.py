@@ -6,7 +6,7 @@ Expected outcomes are values; only damage raises.
 from typing import NamedTuple, Protocol
 
 from orchestration.journal import Claim, HandOff
-from orchestration.state import State
+from orchestration.state import SCOPE, State, Status
 
 
 class View(NamedTuple):
@@ -56,6 +56,9 @@ class Bus(Protocol):
 
         """
 
+    def remedy(self, now: State) -> str:
+        """Tell what a person can type where the state stands still."""
+
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the branch still is where the claim was made."""
 
@@ -67,3 +70,17 @@ class Bus(Protocol):
 
     def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
         """Publish a hand-off; a second call after a crash changes nothing."""
+
+
+def decisions(now: State, option: str = "") -> str:
+    """Name the commands that end a standstill; `option` says which state is meant."""
+    if now.status is Status.FAILED:
+        accept = " --accept-scope" if now.failure and now.failure.code == SCOPE else ""
+        return (
+            f"`orchestrator retry{option}` runs it again on the tree as it is; "
+            f"`orchestrator skip{accept}{option}` goes on with the other actor"
+        )
+    if now.exit:
+        return f"`orchestrator resume{option}` clears it"
+    stamp = f"`orchestrator stamp{option} {now.expected_actor} fail`"
+    return f"end it where it runs; if nothing runs it any more: {stamp}"

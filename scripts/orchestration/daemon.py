@@ -117,9 +117,10 @@ class Daemon:
 
     def _wait_out_pause(self, ports: Ports) -> Halt | None:
         """Wait until `resume`, a stop, or the longest wait that was allowed."""
+        resume = f"`orchestrator resume{ports.workspace.option}`"
         if self._options.once:
-            return Halt(ExitCode.OK, "paused", "this clone is paused", "`orchestrator resume` lets it go on")
-        ports.emit(Waiting(why="paused; `orchestrator resume` lets it go on"))
+            return Halt(ExitCode.OK, "paused", "this clone is paused", f"{resume} lets it go on")
+        ports.emit(Waiting(why=f"paused; {resume} lets it go on"))
         requests, patience = self._stops.requests, ports.config.sync.max_wait
         expired: list[bool] = []
         timer = self._loop.after(patience, lambda: expired.append(True)) if patience else None
@@ -129,5 +130,5 @@ class Daemon:
         if timer:
             timer.cancel()
         if expired and requests.stands(Request.PAUSE):
-            return Halt(ExitCode.WAITED, "waited", f"paused for more than {patience:g} s", "`orchestrator resume`")
+            return Halt(ExitCode.WAITED, "waited", f"paused for more than {patience:g} s", resume)
         return self._stops.halt()

@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, View
+from orchestration.bus import Claimed, Fenced, Landed, Lost, View, decisions
 from orchestration.errors import Refused
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
@@ -49,6 +49,10 @@ class FileBus:
             now = state.parse(data)
             state.check_forward(now, epoch=epoch, iteration=iteration)
         return View((data or b"").decode(), _anybodys(now))
+
+    def remedy(self, now: State) -> str:
+        """Tell what a person can type where the state stands still."""
+        return decisions(now, " --no-git")
 
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the file still is as it was read."""

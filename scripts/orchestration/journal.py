@@ -252,7 +252,7 @@ class Journal:
         raise Refused(
             f"{claim.name if claim else 'a turn'} is in progress here",
             code="turn-open",
-            remedy="let it end: `orchestrator run --once`",
+            remedy="start it again as it was started then, with --once, and let it end",
         )
 
     def write(self, entry: Entry) -> None:

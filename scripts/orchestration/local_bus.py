@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View, decisions
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, HandOff
@@ -77,6 +77,10 @@ class LocalBus:
             # A hand-off of ours may go back: it mends what an agent made of the state.
             if f"Orchestration-Nonce: {now.nonce}" not in self._git.ask("log", "-1", "--format=%B", tip).splitlines():
                 raise
+
+    def remedy(self, now: State) -> str:
+        """Tell what a person can type where the state stands still."""
+        return decisions(now)
 
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the branch still is at the claim's base."""

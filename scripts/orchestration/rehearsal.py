@@ -124,7 +124,7 @@ def _refusal(place: Workspace, view: View, bus: Bus, work: GitWork, entry: Entry
         return OrchestrationError(text, code="clone-locked", remedy=remedy)
     try:
         require_own(view.state, bus.branch)
-        halt = standstill(view.state)
+        halt = standstill(bus, view.state)
         if halt:
             return OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)
         if place.git:

@@ -50,6 +50,10 @@ class SoloBus:
             raise Refused(f"the branch {self.branch} has no commit", code="branch-empty", remedy="make a first commit")
         return View(tip, self._now)
 
+    def remedy(self, now: State) -> str:  # noqa: ARG002 - whatever it is, nothing of it is written
+        """Tell what a person can type where the state stands still."""
+        return "start again: the next start begins anew"
+
     def claim(self, claim: Claim) -> Claimed | Lost:
         """Take the turn if the branch still is at the claim's base."""
         return Claimed() if self._tip() == claim.base else Lost()

@@ -106,15 +106,15 @@ def _next(workspace: Workspace, config: Config, state: State) -> tuple[Next | No
 
 def _unusual(workspace: Workspace, state: State, entry: Entry) -> list[str]:
     found: list[str] = []
-    control = Control(workspace.control)
+    control, option = Control(workspace.control), workspace.option
     running = read_holder(workspace.own)
     if state.status is Status.FAILED:
         reason = state.failure.reason if state.failure else "no reason was recorded"
-        found.append(f"failed: {reason}; `orchestrator retry` or `orchestrator skip`")
+        found.append(f"failed: {reason}; `orchestrator retry{option}` or `orchestrator skip{option}`")
     if state.exit:
-        found.append(f"exit flag: {state.exit_reason or 'no reason given'}; `orchestrator resume` clears it")
+        found.append(f"exit flag: {state.exit_reason or 'no reason given'}; `orchestrator resume{option}` clears it")
     if control.stands(Request.PAUSE):
-        found.append("paused; `orchestrator resume` lets it go on")
+        found.append(f"paused; `orchestrator resume{option}` lets it go on")
     if not isinstance(entry, Idle) and not running:
         found.append("a turn is in progress and no daemon runs; the next start goes on with it")
     return found

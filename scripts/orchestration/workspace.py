@@ -41,6 +41,11 @@ class Workspace(NamedTuple):
         return str((self.root / path).relative_to(self.top))
 
     @property
+    def option(self) -> str:
+        """What a command about this way to run is given beside its name."""
+        return "" if self.git else " --no-git"
+
+    @property
     def control(self) -> Path:
         """The folder of the requests that `stop` and `pause` leave for the daemon."""
         return self.own / "control"

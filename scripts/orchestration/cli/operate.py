@@ -117,5 +117,5 @@ def pause(*, place: Here, as_json: bool) -> int:
     if as_json:
         console.dump({"paused": True})
     else:
-        console.say("paused between turns; `orchestrator resume` lets it go on")
+        console.say(f"paused between turns; `orchestrator resume{place.workspace.option}` lets it go on")
     return 0
