@@ -32,16 +32,22 @@ def held(place: Workspace, now: datetime, first: Callable[[], None] = lambda: No
     """
     card = Holder(os.getpid(), started(os.getpid()), iso(now), str(place.control))
     with ExitStack() as stack:
+        if not place.git:
+            _ignore(place.own)
         for folder in place.locks:
             _acquire(folder, stack)
-        if not place.git:
-            ignore = place.own / ".gitignore"
-            ignore.write_bytes(b"*\n")
         first()
         for folder in place.locks:
             stack.callback((folder / CARD).unlink, missing_ok=True)
             files.replace(folder / CARD, msgspec.json.encode(card))
         yield
+
+
+def _ignore(own: Path) -> None:
+    """Hide our folder from git before anything lies in it, though another run may hold the work tree."""
+    path = own / ".gitignore"
+    if not path.is_file():
+        files.replace(path, b"*\n")
 
 
 def _acquire(folder: Path, stack: ExitStack) -> None:
