@@ -150,6 +150,9 @@ def undo(place: Workspace, config: Config, clock: Clock) -> Scaffold:
         for thing in place.own.iterdir():
             if thing.name not in {"lock", CARD}:
                 shutil.rmtree(thing) if thing.is_dir() else thing.unlink()
+        if not place.git:
+            shutil.rmtree(place.own)
+            _remove_empty(place.own.parent, place.root)
         return Scaffold(ours, sorted(set(there) - set(ours)), made)
 
 
