@@ -10,10 +10,10 @@ from conftest import Project, repository
 from orchestration import state, workspace
 from orchestration.bus import Bus, View
 from orchestration.clock import SystemClock
-from orchestration.layers import FILE
 from orchestration.file_bus import FileBus
 from orchestration.git import Git
 from orchestration.journal import HandOff
+from orchestration.layers import FILE
 from orchestration.local_bus import LocalBus
 from orchestration.process import Loop
 from orchestration.solo_bus import SoloBus

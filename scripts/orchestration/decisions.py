@@ -16,7 +16,7 @@ from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Idle, Journal, Posted
-from orchestration.lock import held
+from orchestration.lock import held, refuse_other_turns
 from orchestration.ports import Halt
 from orchestration.posting import settle_post
 from orchestration.process import Loop
@@ -136,6 +136,7 @@ def clear_exit(workspace: Workspace, config: Config, clock: Clock) -> Done | Non
 
 def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) -> Done | None:
     with held(workspace, clock.now()), Loop(clock) as loop:
+        refuse_other_turns(workspace, config.state_file)
         git = Git(loop, workspace.top, inherited())
         bus = open_bus(workspace, config, git.with_identity() if workspace.git else git)
         journal = Journal(workspace.journal)

@@ -15,7 +15,7 @@ from orchestration.git import Git
 from orchestration.holder import CARD
 from orchestration.journal import Journal
 from orchestration.layers import FILE
-from orchestration.lock import held
+from orchestration.lock import held, refuse_other_turns
 from orchestration.process import Loop
 from orchestration.settings import Config
 from orchestration.tree import Change, File
@@ -100,6 +100,7 @@ def init(place: Workspace, config: Config, clock: Clock, *, commit: bool, agent:
     """
     with held(place, clock.now()), Loop(clock) as loop:
         Journal(place.journal).between_turns()
+        refuse_other_turns(place, config.state_file)
         git = Git(loop, place.top, inherited())
         branch = working_branch(git) if place.git else None
         wanted = contents(config, branch, clock, inherited())
@@ -137,6 +138,7 @@ def undo(place: Workspace, config: Config, clock: Clock) -> Scaffold:
     """
     with held(place, clock.now()), Loop(clock) as loop:
         Journal(place.journal).between_turns()
+        refuse_other_turns(place, config.state_file)
         git = Git(loop, place.top, inherited())
         branch = working_branch(git) if place.git else None
         wanted = {place.in_git(path): data for path, data in contents(config, branch, clock, inherited()).items()}

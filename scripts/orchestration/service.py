@@ -27,7 +27,7 @@ from orchestration.git import Git
 from orchestration.git_work import GitWork
 from orchestration.journal import Journal, claim_of
 from orchestration.local_bus import LocalBus
-from orchestration.lock import held
+from orchestration.lock import held, refuse_other_turns
 from orchestration.no_work import NoWork
 from orchestration.ports import Halt, Ports
 from orchestration.process import Loop
@@ -39,7 +39,7 @@ from orchestration.subreaper import become_subreaper
 from orchestration.verdict import Judge
 from orchestration.watch import look_now_and_then, watching
 from orchestration.work import Work
-from orchestration.workspace import Workspace, boot_id, instance_id, other_journals, working_branch
+from orchestration.workspace import Workspace, boot_id, instance_id, working_branch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,7 +59,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
     with ExitStack() as stack:
         # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
         stack.enter_context(held(place, clock.now(), partial(requests.withdraw, Request.STOP, Request.STOP_NOW)))
-        _refuse_other_turns(place, config)
+        refuse_other_turns(place, config.state_file)
         loop = stack.enter_context(Loop(clock, catch=STOP_SIGNALS, adopt=become_subreaper()))
         console.attach(loop.watch, loop.unwatch)
         stack.callback(console.detach)
@@ -95,23 +95,6 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         ended = _ended(_serve(daemon, ports), daemon.turns)
         emit(ended)
         return ended
-
-
-def _refuse_other_turns(place: Workspace, config: Config) -> None:
-    """Refuse to start beside a turn in progress that another journal of this work tree holds.
-
-    Raises:
-        Refused: another project's turn, or one of another way to run, is to be ended first.
-
-    """
-    for path in other_journals(place, config.state_file):
-        claim = claim_of(Journal(path).read())
-        if claim:
-            raise Refused(
-                f"{claim.name} is in progress in this work tree, in another project or another way ({path})",
-                code="turn-elsewhere",
-                remedy="start it again as it was started then, with --once, and let it end",
-            )
 
 
 def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
