@@ -101,7 +101,7 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
     """Return the bus of this run.
 
     Raises:
-        Refused: HEAD is detached, or a turn in progress belongs to another branch.
+        Refused: HEAD is detached, a turn in progress belongs to another branch, or one actor's state is damaged.
         UsageError: turns of one actor alone are asked for without git.
 
     """
@@ -119,7 +119,9 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
             remedy=f"`git switch {claim.branch}`, and start again",
         )
     local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
-    return SoloBus(git, local, options.solo) if options.solo else local
+    if options.solo is None:
+        return local
+    return SoloBus(git, local, options.solo, claim.iteration if claim else None)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Turns of one actor, one after the other (loop.md, "Commands", the ancestor's async mode).
 
 The state gives the first iteration and is never written: the truth is a counter in this process, and, across a crash,
-the hand-off in the journal.
+the turn in the journal.
 """
 
 from msgspec.structs import replace
@@ -22,20 +22,26 @@ class SoloBus:
         git: the verbs.
         local: the bus of the same branch; its state is read once.
         actor: whose turns these are.
+        goes_on: the iteration of a turn in progress, None where there is none.
+
+    Raises:
+        Refused: the state is damaged, and nothing says where to begin.
 
     """
 
-    def __init__(self, git: Git, local: LocalBus, actor: Actor) -> None:
+    def __init__(self, git: Git, local: LocalBus, actor: Actor, goes_on: int | None = None) -> None:
         self.branch = local.branch
         self._git = git
         self._local = local
         self._actor = actor
-        self._now = State(iteration=self._first(), expected_actor=actor, status=READY[actor])
+        self._now = State(iteration=goes_on or self._first(), expected_actor=actor, status=READY[actor])
 
     def _first(self) -> int:
         try:
             return self._local.look().state.iteration
-        except Refused:
+        except Refused as error:
+            if error.code != "state-missing":
+                raise
             return 1
 
     def look(self, *, epoch: int = 0, iteration: int = 1) -> View:  # noqa: ARG002 - nothing is compared here
