@@ -79,7 +79,7 @@ def state(scene: Scene) -> Iterator[Finding]:
     """Read the committed state, and say what stands in the way of the next turn."""
     now = scene.view.state
     require_own(now, scene.branch)
-    halt = standstill(now)
+    halt = standstill(scene.bus, now)
     paused = Control(scene.workspace.control).stands(Request.PAUSE)
     if halt:
         level = Level.WARNING if halt.exit_code is ExitCode.OK else Level.PROBLEM

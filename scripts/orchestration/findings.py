@@ -116,7 +116,7 @@ class Scene:
     @cached_property
     def branch(self) -> str:
         """The branch that a run would work on, by the bus's name for it."""
-        return self._bus.branch
+        return self.bus.branch
 
     @cached_property
     def entry(self) -> Entry:
@@ -129,8 +129,9 @@ class Scene:
         seen = Idle()
         with suppress(OrchestrationError):
             seen = self.entry.on(self.branch) if isinstance(self.entry, Idle) else seen
-        return self._bus.look(epoch=seen.epoch, iteration=seen.iteration)
+        return self.bus.look(epoch=seen.epoch, iteration=seen.iteration)
 
     @cached_property
-    def _bus(self) -> Bus:
+    def bus(self) -> Bus:
+        """Where the turn lives."""
         return open_bus(self.workspace, self.config, self.git)
