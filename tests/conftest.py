@@ -2,19 +2,25 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from orchestration import cli
+from orchestration import cli, failpoints
 
 DOOR = Path(__file__).resolve().parents[1] / "scripts" / "orchestration" / "orchestrator.py"
+SUBJECT = "RALPH AUTO (prompt=main.md) (iter=00001): "
+"""How the subject of a commit of ralph's first leftovers begins."""
+
+Meanwhile = Callable[[str, Callable[[], object]], None]
 
 
 @pytest.fixture(autouse=True)
@@ -166,3 +172,102 @@ def project(bare_project: Project) -> Project:
     """Give a repository that `init` has set up."""
     assert bare_project.call("init", "--json") == 0
     return bare_project
+
+
+class Ran(NamedTuple):
+    """One started daemon: its exit code, how it ended, and what it warned of."""
+
+    exit_code: int
+    code: str
+    reason: str
+    remedy: str
+    notices: dict[str, str]
+
+
+@pytest.fixture
+def ralphs_turn(project: Project) -> None:
+    """Make it ralph's turn, whose policy is to commit leftovers."""
+    assert project.call("stamp", "galph", "ok", "--json") == 0
+
+
+@pytest.fixture
+def run(project: Project, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run ralph's turn, or with --once galph's, with an agent made from shell text."""
+
+    def one_turn(script: str = "true", *options: str, agent: str | None = None, where: Project = project) -> Ran:
+        capsys.readouterr()
+        code = where.call("run", "-n", "1", "--json", "--agent", agent or project.agent(script), *options)
+        return told(code, capsys.readouterr().out)
+
+    return one_turn
+
+
+def told(code: int, out: str) -> Ran:
+    """Read what a daemon printed with --json: events, and perhaps a refusal."""
+    events: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
+    if "error" in events[-1]:
+        return Ran(code, events[-1]["error"], events[-1]["message"], events[-1]["remedy"], {})
+    notices = {event["code"]: event["text"] for event in events if event.get("level") == "warning"}
+    return Ran(code, events[-1]["code"], events[-1]["reason"], events[-1]["remedy"], notices)
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Let a person act, once, at a named moment of a run."""
+
+    def at(name: str, act: Callable[[], object]) -> None:
+        pending = [name]
+
+        def hit(here: str) -> None:
+            if here in pending:
+                pending.remove(here)
+                act()
+
+        monkeypatch.setattr(failpoints, "hit", hit)
+
+    return at
+
+
+def assert_at_rest(project: Project) -> None:
+    """Commit, index and work tree hold the same state, and nothing is staged."""
+    committed = project.git("show", "HEAD:sync/state.json") + "\n"
+    assert (project.path / "sync/state.json").read_text() == committed
+    assert project.git("diff", "--cached", "--name-status") == ""
+    assert "sync/" not in project.dirt()
+    assert project.journal() == "idle"
+
+
+def everything(project: Project) -> dict[str, object]:
+    """Return all that a refusal must leave alone: refs, HEAD, the index's bytes, every file."""
+    seen: dict[str, object] = {"refs": project.git("for-each-ref")}
+    git_dir = Path(project.git("rev-parse", "--absolute-git-dir"))
+    for name in ("HEAD", "index", "MERGE_MSG"):
+        seen[name] = (git_dir / name).read_bytes() if (git_dir / name).exists() else None
+    for path in project.path.rglob("*"):
+        if ".git" not in path.parts and path.is_file():
+            seen[str(path)] = (path.lstat().st_mode, path.read_bytes())
+    return seen
+
+
+def kept(project: Project, ref: str, path: str) -> str:
+    """Return a file of a commit."""
+    return project.git("show", f"{ref}:{path}")
+
+
+def full_tree(project: Project) -> str:
+    """Return the tree of the whole work tree but the state, as git itself would record it."""
+    index = project.path.parent / "full-index"
+    shutil.copy(project.path / ".git/index", index)
+    tree = ""
+    for command in (["add", "-A"], ["rm", "-q", "--cached", "--ignore-unmatch", "sync/state.json"], ["write-tree"]):
+        environment = {**os.environ, "GIT_INDEX_FILE": str(index)}
+        done = subprocess.run(
+            ["git", *command], cwd=project.path, env=environment, capture_output=True, text=True, check=True
+        )
+        tree = done.stdout.strip()
+    return tree
+
+
+def entries(project: Project, tree: str) -> list[str]:
+    """Return the entries of a tree, but for the state."""
+    return [entry for entry in project.git("ls-tree", "-r", tree).splitlines() if not entry.endswith("sync/state.json")]
