@@ -570,6 +570,47 @@ def test_leftovers_of_every_kind_and_name_are_committed_as_they_are(project: Pro
     assert_at_rest(project)
 
 
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        ("git rm -q README.md", "README.md"),
+        ("git mv README.md READ.md", "READ.md README.md"),
+        ("git mv README.md readme.md; echo x >> readme.md", "README.md readme.md"),
+        ("git rm -q --cached README.md", ""),
+        ("git rm -q README.md; mkdir README.md; echo x > README.md/in", "README.md README.md/in"),
+        ("git rm -q src/app.py; echo x > src", "src src/app.py"),
+    ],
+)
+def test_what_an_agent_staged_is_a_leftover_too(
+    project: Project, run: Callable[..., Ran], script: str, names: str
+) -> None:
+    base = project.git("rev-parse", "HEAD")
+
+    ran = run(script)
+
+    assert (ran.exit_code, ran.notices) == (0, {}), ran.reason
+    changed = project.git("diff", "--name-only", "--no-renames", base, "HEAD", "--", ".", ":!sync")
+    assert changed.splitlines() == names.split()
+    assert entries(project, "HEAD") == entries(project, full_tree(project))
+    assert project.dirt() == ""
+    assert_at_rest(project)
+
+
+def test_a_retry_in_which_nothing_is_left_to_do_hands_off_what_was_done(
+    project: Project, run: Callable[..., Ran]
+) -> None:
+    project.write("notes.txt", "a person's")
+    assert run("echo half > half.txt; exit 1").exit_code == 4
+    assert project.call("retry", "--json") == 0
+
+    ran = run("true")
+
+    assert (ran.exit_code, ran.notices) == (0, {}), ran.reason
+    assert project.subjects()[-2] == SUBJECT + "1 file: half.txt"
+    assert project.dirt() == "?? notes.txt"
+    assert_at_rest(project)
+
+
 def test_a_supervisor_that_writes_code_fails_and_its_bytes_are_kept_and_a_retry_goes_on_with_them(
     project: Project, run: Callable[..., Ran]
 ) -> None:

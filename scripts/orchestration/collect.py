@@ -131,12 +131,13 @@ class Collector:
 
     def _snapshot(self, dirt: Dirt) -> str:
         mine = set(dirt.unmerged)  # an index with such an entry has no tree: it is settled like the person's files
+        removed = set(dirt.removed)  # from the index already: git add would miss them
         paths = [
             path
-            for path in [*dirt.tracked, *dirt.untracked]
+            for path in [*(path for path in dirt.tracked if path not in removed), *dirt.untracked]
             if (path in mine or not self.rules.ours(path)) and self._fits(path)
         ]
-        if not paths:
+        if not paths and not removed:
             return self._git.tree(dirt.head or "HEAD")
         return self._git.tree_of_files(paths, self._workspace.own)
 

@@ -248,6 +248,7 @@ class Git:
         tracked: list[str] = []
         untracked: list[str] = []
         unmerged: list[str] = []
+        removed: list[str] = []
         columns = {"1": 8, "u": 10}
         for row in text.split("\0"):
             kind = row[:1]
@@ -260,8 +261,9 @@ class Git:
             elif kind in columns:
                 tracked.append(row.split(" ", columns[kind])[columns[kind]])
                 unmerged += tracked[-1:] if kind == "u" else []
+                removed += tracked[-1:] if row.startswith("1 D") else []
         head, branch = (None if name in {"(initial)", "(detached)"} else name for name in (head, branch))
-        return Dirt(head, branch, tracked, untracked, unmerged)
+        return Dirt(head, branch, tracked, untracked, unmerged, removed)
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
@@ -320,6 +322,8 @@ class Git:
             if real.exists():
                 shutil.copy2(real, index)  # with its time: git reads again what is no older than that
             wanted = b"".join(os.fsencode(path) + b"\0" for path in paths)
+            if not wanted:
+                return self.ask("write-tree", index=index)
             add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
             done = self.call(*add, stdin=wanted, index=index)
             if done.code not in {0, 1}:

@@ -46,10 +46,14 @@ class Commit(NamedTuple):
 
 
 class Dirt(NamedTuple):
-    """`git status`: where HEAD is, and what differs from it."""
+    """`git status`: where HEAD is, and what differs from it.
+
+    The index no longer has the tracked paths that are `removed`.
+    """
 
     head: str | None
     branch: str | None
     tracked: list[str]
     untracked: list[str]
     unmerged: Collection[str] = ()
+    removed: Collection[str] = ()
