@@ -196,15 +196,15 @@ class Collector:
         failpoints.hit("collect.after_ref")
         return commit if moved else None
 
-    def rescue(self, claim: Claim, tree: str, parent: str, why: str) -> str:
+    def rescue(self, claim: Claim, tree: str, parent: str, why: str, besides: str | None = None) -> str:
         """Keep a tree, and the commits below `parent`, under a rescue ref of this claim; return the ref.
 
-        The same bytes are kept once.
+        The same bytes are kept once; a ref that they are to be kept `besides` does not count.
         """
         prefix = _prefix(claim)
         have = self._git.refs(prefix)
         for ref, oid in have.items():
-            if self._git.ids([f"{oid}^{{tree}}", f"{oid}^"]) == [tree, parent]:
+            if ref != besides and self._git.ids([f"{oid}^{{tree}}", f"{oid}^"]) == [tree, parent]:
                 return ref
         commit = self._git.commit_tree(Commit(tree, [parent], f"rescue: {why}\n"))
         ref = f"{prefix}/{1 + max((int(ref.rpartition('/')[2]) for ref in have), default=0)}"

@@ -149,7 +149,7 @@ class Judge:
                 f"{actor} left files uncommitted that it must not write: {paths} (actors.{actor}.leftovers is fail)"
             )
             return _Verdict(head, Failure(reason=reason, code="leftovers"))
-        ref = self.collector.rescue(turn.claim, left, head, "leftovers")
+        ref = self.collector.rescue(turn.claim, left, head, "leftovers", besides=turn.pin)
         wanted = allowed if policy is Leftovers.KEEP else changes
         after = self._commit(entry, head, wanted)
         if (wanted == changes and not outside) or after is None:
