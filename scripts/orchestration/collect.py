@@ -96,9 +96,14 @@ class Rules:
 
     @staticmethod
     def _globs(patterns: Iterable[str]) -> GitIgnoreSpec:
-        """Anchor the globs at the project: `input.md` is that one file, not any of that name."""
+        """Anchor the globs at the project: `input.md` is that one file; `!` before a glob excludes."""
+
+        def anchored(pattern: str) -> str:
+            sign, glob = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+            return sign + (glob if glob.startswith(("/", "**")) else f"/{glob}")
+
         try:
-            return GitIgnoreSpec.from_lines(p if p.startswith(("/", "**")) else f"/{p}" for p in patterns)
+            return GitIgnoreSpec.from_lines(anchored(pattern) for pattern in patterns)
         except ValueError as error:
             raise UsageError(
                 f"a glob cannot be read: {error}",
