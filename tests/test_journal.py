@@ -17,6 +17,7 @@ from orchestration.journal import (
     HandOff,
     Idle,
     Journal,
+    Judged,
     Outcome,
     Posted,
     Ran,
@@ -44,6 +45,7 @@ IN_A_TURN: list[Entry] = [
     Routed(TURN, DECISION),
     Running(TURN, DECISION, "process", "boot", "2026-01-20T03:29:30Z"),
     Ran(TURN, None, OUTCOME),
+    Judged(TURN, DECISION, OUTCOME, "w" * 40, "l" * 40, "all done"),
     CHECKED,
     Stamped(CHECKED, HAND_OFF),
 ]
@@ -127,4 +129,4 @@ def test_a_disk_that_takes_no_more_leaves_the_old_entry(tmp_path: Path) -> None:
 def test_names_are_those_of_the_field() -> None:
     tags = {msgspec.json.decode(msgspec.json.encode(entry))["type"] for entry in [*IN_A_TURN, *BETWEEN]}
 
-    assert tags == {"idle", "claiming", "claimed", "routed", "running", "ran", "checked", "stamped", "posted"}
+    assert tags == {"idle", "claiming", "claimed", "routed", "running", "ran", "judged", "checked", "stamped", "posted"}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from orchestration.agents import Agent
-from orchestration.journal import Claim, Ran
+from orchestration.journal import Judged
 from orchestration.ports import Halt, Ports
 from orchestration.process import LADDER, Why
 from orchestration.runner import Invocation, Result
@@ -22,26 +22,23 @@ class Gate(msgspec.Struct, frozen=True):
 
 
 class Passed(NamedTuple):
-    """Whether any gate ran, and why the turn fails if one did not let it pass."""
+    """Why the turn fails, if a gate did not let it pass."""
 
-    ran: bool
-    failure: Failure | None = None
+    failure: Failure | None
 
 
-def run_gates(ports: Ports, entry: Ran) -> Passed | Halt:
+def run_gates(ports: Ports, entry: Judged) -> Passed | Halt:
     """Run the actor's gates one after the other, until one fails; Halt if a stop cut them short.
 
     They run again from the first after a stop or a crash: they change nothing that counts.
     """
     claim = entry.turn.claim
-    commands = ports.config.actors.of(claim.actor).gates
-    if not commands:
-        return Passed(ran=False)
-    base = ports.reports.begin_turn(claim, entry.decision.prompt if entry.decision else None)
+    prompt = entry.decision.prompt if entry.decision else ""
+    base = ports.reports.begin_turn(claim, prompt)
     said: list[Gate] = []
     failure = None
-    for command in commands:
-        result = _run(ports, claim, base, command)
+    for command in ports.config.actors.of(claim.actor).gates:
+        result = _run(ports, entry, base, command)
         halt = ports.stopped() if result.completed.why is Why.STOPPED else None
         if halt:
             return halt
@@ -51,17 +48,19 @@ def run_gates(ports: Ports, entry: Ran) -> Passed | Halt:
             break
         ports.note("gate", f"{claim.name}: the gate `{command}` passed in {result.completed.seconds:.1f} s")
     ports.reports.record(base, {"gates": said})
-    return Passed(True, failure)
+    return Passed(failure)
 
 
-def _run(ports: Ports, claim: Claim, base: Path, command: str) -> Result:
+def _run(ports: Ports, entry: Judged, base: Path, command: str) -> Result:
     """Run a command of orchestration.yaml through the shell, its output in the turn's log."""
     argv, limit = ["/bin/sh", "-c", command], ports.config.limits.gate_timeout
     shell = Agent(name="gate", argv=argv, timeout=limit, idle_timeout=None, ladder=LADDER)
     log = ports.reports.open_log(base)
     log.write(f"\n--- gate: {command}\n".encode())
     path = str(base.with_name(f"{base.name}.log"))
-    return ports.runner.run(Invocation(claim, shell, "", b"", ports.reports.folder, log, path), lambda: None)
+    prompt = entry.decision.prompt if entry.decision else ""
+    job = Invocation(entry.turn.claim, shell, prompt, b"", ports.reports.folder, log, path)
+    return ports.runner.run(job, lambda: None)
 
 
 def _failure(ports: Ports, command: str, result: Result) -> Failure | None:

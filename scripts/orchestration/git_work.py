@@ -9,9 +9,9 @@ from orchestration.bus import Fenced
 from orchestration.collect import listed
 from orchestration.errors import Refused
 from orchestration.git import Git
-from orchestration.journal import Carry, Checked, Claim, Claiming, Ran, Turn
+from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
-from orchestration.state import State
+from orchestration.state import Failure, State
 from orchestration.tree import Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
@@ -124,14 +124,27 @@ class GitWork:
 
     def close(self, entry: Ran, taken: Taken) -> Checked:
         """Keep the tree of a failed turn; see whether the person's files are as they were."""
-        turn, failure = entry.turn, taken.failure
+        return self._close(self.judged(entry, taken), taken.failure)
+
+    def judged(self, entry: Ran, taken: Taken) -> Judged:
+        """Note the tree as it is before the gates."""
         left = taken.left or self._collector.snapshot(self._git.dirt())
+        return Judged(entry.turn, entry.decision, entry.outcome, taken.head, left, taken.exit_reason)
+
+    def gated(self, entry: Judged, failure: Failure | None) -> Checked:
+        """End the turn after its gates: what they wrote counts as if it had been there at the claim."""
+        left = self._collector.snapshot(self._git.dirt())
+        turn = replace(entry.turn, before=self._collector.overlay(entry.turn.before, entry.left, left))
+        return self._close(replace(entry, turn=turn, left=left), failure)
+
+    def _close(self, entry: Judged, failure: Failure | None) -> Checked:
+        turn, left, head = entry.turn, entry.left, entry.work_head
         if failure:
             self._keep(turn, failure.code, self._git.dirt(), left)
-            failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, taken.head))
+            failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, head))
         unpin = failure is None and self._person_untouched(turn, left)
         failpoints.hit("turn.checked")
-        return Checked(turn, entry.decision, entry.outcome, taken.head, left, failure, taken.exit_reason, unpin)
+        return Checked(turn, entry.decision, entry.outcome, head, left, failure, entry.exit_reason, unpin)
 
     def _person_untouched(self, turn: Turn, left: str) -> bool:
         """Tell whether every file that was uncommitted at the claim still has its bytes in the tree; warn if not."""

@@ -147,6 +147,20 @@ class Ran(msgspec.Struct, frozen=True, tag="ran"):
     outcome: Outcome
 
 
+class Judged(msgspec.Struct, frozen=True, tag="judged"):
+    """The work is judged and committed up to `work_head`; the gates are to run.
+
+    `left` is the tree with what was not committed: what the gates then write is not the agent's.
+    """
+
+    turn: Turn
+    decision: Decision | None
+    outcome: Outcome
+    work_head: str
+    left: str
+    exit_reason: str | None = None
+
+
 class Checked(msgspec.Struct, frozen=True, tag="checked"):
     """The work is judged and committed up to `work_head`; `left` is the tree with what was not committed."""
 
@@ -175,7 +189,7 @@ class Posted(msgspec.Struct, frozen=True, tag="posted"):
     then: Idle
 
 
-Entry = Idle | Claiming | Claimed | Routed | Running | Ran | Checked | Stamped | Posted
+Entry = Idle | Claiming | Claimed | Routed | Running | Ran | Judged | Checked | Stamped | Posted
 
 
 def must_be_kept(entry: Entry) -> bool:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestration import files, state
-from orchestration.journal import Carry, Checked, Claim, Claiming, Ran, Turn
-from orchestration.state import State
+from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
+from orchestration.state import Failure, State
 from orchestration.work import Summary, Survey, Taken
 
 
@@ -61,6 +61,15 @@ class NoWork:
         return Checked(
             entry.turn, entry.decision, entry.outcome, taken.head, "", taken.failure, taken.exit_reason, unpin=False
         )
+
+    def judged(self, entry: Ran, taken: Taken) -> Judged:
+        """Note the state that the gates begin with."""
+        return Judged(entry.turn, entry.decision, entry.outcome, taken.head, "", taken.exit_reason)
+
+    def gated(self, entry: Judged, failure: Failure | None) -> Checked:
+        """End the turn."""
+        turn, decision, outcome, head = entry.turn, entry.decision, entry.outcome, entry.work_head
+        return Checked(turn, decision, outcome, head, "", failure, entry.exit_reason, unpin=False)
 
     def left(self, checked: Checked) -> None:  # noqa: ARG002
         """Know of nothing."""

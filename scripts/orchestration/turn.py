@@ -25,6 +25,7 @@ from orchestration.journal import (
     Claiming,
     Entry,
     Idle,
+    Judged,
     Outcome,
     Posted,
     Ran,
@@ -160,19 +161,24 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
 
 
 def check_work(ports: Ports, entry: Ran) -> Step:
-    """Judge the work, and let the gates judge it; what is uncommitted then is kept if the turn fails."""
+    """Judge the work, and commit or keep what the agent left uncommitted."""
     ports.break_locks(entry.turn.claim)
     taken = ports.work.take(entry)
     if taken is None:
         return entry
     if isinstance(taken, Fenced):
         return _fenced(ports, entry.turn, None, taken.why)
-    if taken.failure is None:
-        passed = run_gates(ports, entry)
-        if isinstance(passed, Halt):
-            return passed
-        taken = taken._replace(failure=passed.failure, left=None) if passed.ran else taken
-    return ports.work.close(entry, taken)
+    gates = ports.config.actors.of(entry.turn.claim.actor).gates
+    return ports.work.judged(entry, taken) if gates and not taken.failure else ports.work.close(entry, taken)
+
+
+def pass_gates(ports: Ports, entry: Judged) -> Step:
+    """Let the gates judge the work; it is not judged anew when they are cut short and run again."""
+    passed = run_gates(ports, entry)
+    if isinstance(passed, Halt):
+        return passed
+    ports.break_locks(entry.turn.claim)
+    return ports.work.gated(entry, passed.failure)
 
 
 def build_hand_off(ports: Ports, entry: Checked) -> Step:
@@ -258,6 +264,7 @@ STEPS: dict[type[Entry], Callable[[Ports, Any], Step]] = {
     Routed: begin_agent,
     Running: run_agent,
     Ran: check_work,
+    Judged: pass_gates,
     Checked: build_hand_off,
     Stamped: settle,
     Posted: post,

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from orchestration.bus import Fenced
-from orchestration.journal import Carry, Checked, Claim, Claiming, Ran, Turn
+from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.state import Failure, State
 
 
@@ -60,6 +60,12 @@ class Work(Protocol):
 
     def close(self, entry: Ran, taken: Taken) -> Checked:
         """End the turn: what is uncommitted now is kept if it fails."""
+
+    def judged(self, entry: Ran, taken: Taken) -> Judged:
+        """Note the files as they are before the gates."""
+
+    def gated(self, entry: Judged, failure: Failure | None) -> Checked:
+        """End the turn after its gates: what they wrote is not the agent's."""
 
     def left(self, checked: Checked) -> Carry | None:
         """Return what the next start must know of the files that the turn left uncommitted."""
