@@ -174,8 +174,10 @@ class Collector:
             for change in self._git.difference(f"{head}^{{tree}}", now)
             if change.path in moved and not self.rules.ours(change.path)
         ]
-        inside = [change for change in changes if self.rules.inside(change.path) is not None]
-        return inside, [change for change in changes if change not in inside]
+        inside, outside = (
+            [change for change in changes if (self.rules.inside(change.path) is None) is out] for out in (False, True)
+        )
+        return inside, outside
 
     def overlay(self, tree: str, old: str, new: str) -> str:
         """Return `tree` with what differs between `old` and `new` as it is in `new`."""
