@@ -71,7 +71,7 @@ class GitWork:
     def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
         """Refuse changed tracked files of the project, unless a turn was allowed to leave them just so."""
         dirty = [path for path in dirt.tracked if self._collector.rules.inside(path) is not None]
-        if dirty and carry:
+        if dirty and carry and self._git.resolve(carry.kept):
             changed = {change.path for change in self._git.difference(carry.kept, self._collector.snapshot(dirt))}
             dirty = [path for path in dirty if path in changed]
         if dirty:
@@ -95,14 +95,17 @@ class GitWork:
         return Turn(claim, before, pin)
 
     def go_on(self, turn: Turn) -> Turn:
-        """Begin an interrupted turn again: what changed since it stopped is the person's, and kept."""
+        """Begin an interrupted turn again: what changed since it stopped is the person's, and pinned anew."""
         if turn.stopped is None:
             return turn
-        dirt = self._git.dirt()
-        now = self._collector.snapshot(dirt)
-        if now != turn.stopped:
-            self._collector.rescue(turn.claim, now, dirt.head or turn.claim.base, "the work tree at the restart")
-        return replace(turn, before=self._collector.overlay(turn.before, turn.stopped, now), stopped=None)
+        now = self._collector.snapshot(self._git.dirt())
+        if now == turn.stopped:
+            return replace(turn, stopped=None)
+        pin = self._collector.rescue(turn.claim, now, turn.claim.base, "the work tree at the restart")
+        if turn.pin and turn.pin != pin and self._person_untouched(turn, turn.stopped):
+            self._collector.drop(turn.pin)
+        before = self._collector.overlay(turn.before, turn.stopped, now)
+        return replace(turn, before=before, pin=pin, stopped=None)
 
     # --- after the agent ---------------------------------------------------------------------------------------------
 
@@ -134,8 +137,9 @@ class GitWork:
     def gated(self, entry: Judged, failure: Failure | None) -> Checked:
         """End the turn after its gates: what they wrote counts as if it had been there at the claim."""
         left = self._collector.snapshot(self._git.dirt())
-        turn = replace(entry.turn, before=self._collector.overlay(entry.turn.before, entry.left, left))
-        return self._close(replace(entry, turn=turn, left=left), failure)
+        checked = self._close(replace(entry, left=left), failure)
+        before = self._collector.overlay(entry.turn.before, entry.left, left)
+        return replace(checked, turn=replace(entry.turn, before=before))
 
     def _close(self, entry: Judged, failure: Failure | None) -> Checked:
         turn, left, head = entry.turn, entry.left, entry.work_head
@@ -147,11 +151,15 @@ class GitWork:
         return Checked(turn, entry.decision, entry.outcome, head, left, failure, entry.exit_reason, unpin)
 
     def _person_untouched(self, turn: Turn, left: str) -> bool:
-        """Tell whether every file that was uncommitted at the claim still has its bytes in the tree; warn if not."""
-        if turn.pin is None:
+        """Tell whether every file of the person's that is pinned still has its bytes in the tree; warn if not.
+
+        What differs from `before` in the pin is an earlier attempt's work at this turn.
+        """
+        if turn.pin is None or self._git.resolve(turn.pin) is None:  # dropped already, before a crash
             return True
         pinned = f"{turn.pin}^{{tree}}"
         theirs = {change.path for change in self._git.difference(f"{turn.claim.base}^{{tree}}", pinned)}
+        theirs -= {change.path for change in self._git.difference(turn.before, pinned)}
         touched = [change.path for change in self._git.difference(pinned, left) if change.path in theirs]
         if touched:
             some = listed(touched)
