@@ -133,7 +133,8 @@ class Git:
         """
         done = self.call("rev-parse", "--show-toplevel", "--git-path", "orchestration")
         if done.code:
-            raise _not_a_work_tree(done)
+            bare = self.call("rev-parse", "--is-bare-repository").stdout.strip() == b"true"
+            raise _not_a_work_tree(done, bare=bare)
         top, own = os.fsdecode(done.stdout).rstrip("\n").split("\n")
         return Path(top), (self.top / own).resolve()
 
@@ -413,10 +414,12 @@ def _explained(done: Completed, *, locked: bool) -> GitError:
     )
 
 
-def _not_a_work_tree(done: Completed) -> GitError:
+def _not_a_work_tree(done: Completed, *, bare: bool) -> GitError:
     if b"dubious ownership" in done.stderr:
         line = next((line for line in done.stderr.decode().splitlines() if "safe.directory" in line), "")
         return GitError(done, code="repository-ownership", remedy=line.strip())
-    if b"must be run in a work tree" in done.stderr:
+    if bare:
         return GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
+    if b"must be run in a work tree" in done.stderr:
+        return GitError(done, code="repository-git-dir", remedy="this is a git dir: go to the work tree that it is of")
     return GitError(done, code="repository-missing", remedy="go to your project's folder, or make it one: `git init`")
