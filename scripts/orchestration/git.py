@@ -243,7 +243,10 @@ class Git:
         return {oid: int(size) for oid, size in (row.split() for row in rows.splitlines()) if size.isdigit()}
 
     def dirt(self) -> Dirt:
-        """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""
+        """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out.
+
+        A submodule that is only dirty inside is named as a nested repository is: untracked, with a `/`.
+        """
         text = self.ask("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--no-renames")
         head = branch = None
         tracked: list[str] = []
@@ -259,6 +262,8 @@ class Git:
                 branch = row.removeprefix("# branch.head ")
             elif kind == "?":
                 untracked.append(row[2:])
+            elif row.startswith("1 .M S."):
+                untracked.append(row.split(" ", 8)[8] + "/")
             elif kind in columns:
                 tracked.append(row.split(" ", columns[kind])[columns[kind]])
                 unmerged += tracked[-1:] if kind == "u" else []
