@@ -321,20 +321,36 @@ class Git:
     def tree_of_files(self, paths: Iterable[str], scratch: Path) -> str:
         """Return the tree of the index with `paths` as they are in the work tree; the real index is only read.
 
-        Paths that git cannot read are left as the index has them.
+        Paths that git cannot read are left as the index has them; a path below what is a symbolic link now is gone.
         """
+        gone, there = self._split_at_links(paths)
         real = self.top / self.ask("rev-parse", "--git-path", "index")
         with _temporary(scratch) as index:
             if real.exists():
                 shutil.copy2(real, index)  # with its time: git reads again what is no older than that
-            wanted = b"".join(os.fsencode(path) + b"\0" for path in paths)
-            if not wanted:
+            if gone:
+                self.ask("update-index", "--force-remove", "-z", "--stdin", stdin=_rows(gone), index=index)
+            if not there:
                 return self.ask("write-tree", index=index)
             add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
-            done = self.call(*add, stdin=wanted, index=index)
+            done = self.call(*add, stdin=_rows(there), index=index)
             if done.code not in {0, 1}:
                 raise PathGoneError(done) if b"did not match any files" in done.stderr else GitError(done)
             return self.ask("write-tree", index=index)
+
+    def _split_at_links(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return the paths that lie below a symbolic link of the work tree, and the others."""
+        links: dict[Path, bool] = {self.top: False}
+
+        def is_below(folder: Path) -> bool:
+            if folder not in links:
+                links[folder] = folder.is_symlink() or is_below(folder.parent)
+            return links[folder]
+
+        split: tuple[list[str], list[str]] = ([], [])
+        for path in paths:
+            split[not is_below((self.top / path).parent)].append(path)
+        return split
 
     def tree_with(self, tree: str, changes: Iterable[Change], scratch: Path) -> str:
         """Return `tree` with these paths changed; the real index is not touched."""
@@ -396,6 +412,10 @@ class Git:
 def operation_in(git_dir: Path) -> str | None:
     """Return the name of an operation in progress in a work tree with that git dir, None if there is none."""
     return next((what for name, what in _OPERATIONS.items() if (git_dir / name).exists()), None)
+
+
+def _rows(paths: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(path) + b"\0" for path in paths)
 
 
 @contextmanager
