@@ -16,6 +16,8 @@ import pytest
 
 from orchestration import cli, failpoints
 
+Capture = pytest.CaptureFixture[str]
+
 DOOR = Path(__file__).resolve().parents[1] / "scripts" / "orchestration" / "orchestrator.py"
 SUBJECT = "RALPH AUTO (prompt=main.md) (iter=00001): "
 """How the subject of a commit of ralph's first leftovers begins."""
@@ -159,6 +161,38 @@ def repository(path: Path) -> Project:
     project.write("src/app.py", "print('hello')\n")
     project.commit("first")
     return project
+
+
+def script(project: Project, capsys: Capture, *args: str, code: int = 0) -> Any:  # noqa: ANN401 - any JSON
+    """Run a command as a script does; return what it printed."""
+    capsys.readouterr()
+    assert project.call(*args, "--json") == code
+    return json.loads(capsys.readouterr().out)
+
+
+def person(project: Project, capsys: Capture, *args: str, code: int = 0) -> str:
+    """Run a command as a person does; return what it printed."""
+    capsys.readouterr()
+    assert project.call(*args) == code
+    told = capsys.readouterr()
+    return told.out + told.err
+
+
+def scripted(project: Project, capsys: Capture, *args: str, code: int = 0) -> list[str]:
+    """Run the daemon as a script does; return its lines."""
+    capsys.readouterr()
+    assert project.call(*args, "--json") == code
+    return capsys.readouterr().out.splitlines()
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return every file and folder below: mode, time of change, bytes."""
+    found: dict[str, tuple[int, int, bytes]] = {}
+    for path in sorted(folder.rglob("*")):
+        facts = path.lstat()
+        data = path.read_bytes() if path.is_file() else b""
+        found[str(path.relative_to(folder))] = (facts.st_mode, facts.st_mtime_ns, data)
+    return found
 
 
 @pytest.fixture
