@@ -308,8 +308,12 @@ class Git:
         stream += b"\nfrom %b\n" % parent.encode() if parent else b"\n"
         for file in sorted(files, key=lambda file: file.gone, reverse=True):  # a folder may take a file's place
             stream += file.command()
-        stream += b"\nget-mark :1\nreset %b\nfrom %b\n\ndone\n" % (_IMPORT_REF, b"0" * 40)
+        stream += b"\nget-mark :1\nreset %b\nfrom %b\n\ndone\n" % (_IMPORT_REF, self._nothing(parent).encode())
         return self.ask("fast-import", "--quiet", "--force", stdin=bytes(stream))
+
+    def _nothing(self, like: str | None = None) -> str:
+        """Return the id that names no object, of the repository's length: that of `like`, or asked for."""
+        return "0" * len(like or self.ask("hash-object", "-t", "tree", "--stdin"))
 
     def _committer(self) -> tuple[str, str]:
         """Return `Name <email>` and time zone, asked once."""
@@ -401,6 +405,11 @@ class Git:
         for path in stale:
             path.unlink(missing_ok=True)
         return [str(path) for path in stale]
+
+    def unset_index(self, paths: Iterable[str]) -> None:
+        """Take these paths out of the person's index; the files stay."""
+        nothing = self._nothing()
+        self.set_index([Change("0", nothing, path) for path in paths])
 
     def set_index(self, changes: Iterable[Change], index: Path | None = None) -> None:
         """Give just these paths new entries, in the person's index or in another."""
