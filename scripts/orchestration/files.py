@@ -1,5 +1,6 @@
 """The only durable writer: a file is replaced whole or not at all (borg's SaveFile is the model)."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -42,12 +43,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def create(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a file that must not exist yet.
+    """Write a file that must not exist yet, whole or not at all.
 
     Raises:
         FileExistsError: nothing is overwritten.
 
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
-        stream.write(data)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    replace(path, data, mode=mode)

@@ -1,13 +1,14 @@
 """`init`: the files that a project needs, as one commit that touches nothing else; and taking them back."""
 
+import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from orchestration import config_schema, files, state
+from orchestration import config_schema, failpoints, files, state
 from orchestration.clock import Clock
 from orchestration.environment import inherited
 from orchestration.errors import Refused
@@ -19,7 +20,7 @@ from orchestration.lock import held, refuse_other_turns
 from orchestration.process import Loop
 from orchestration.settings import Config
 from orchestration.tree import Change, File
-from orchestration.workspace import Workspace, working_branch
+from orchestration.workspace import Workspace, other_journals, refuse_operation, working_branch
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUBJECT = "orchestrator init: two agents take turns here"
@@ -87,6 +88,8 @@ def contents(config: Config, branch: str | None, clock: Clock, environment: Mapp
 def init(place: Workspace, config: Config, clock: Clock, *, commit: bool, agent: str | None = None) -> Scaffold:
     """Write what is missing and commit exactly that, and what an earlier `init --no-commit` wrote.
 
+    What HEAD has is not missing, even where it is deleted in the work tree: that is a person's change.
+
     Args:
         place: the project; without git nothing is committed.
         config: its configuration, or the defaults.
@@ -95,36 +98,31 @@ def init(place: Workspace, config: Config, clock: Clock, *, commit: bool, agent:
         agent: the default agent to write, instead of what is installed.
 
     Raises:
-        Refused: HEAD is detached, or a turn is in progress.
+        Refused: HEAD is detached, an operation or a turn is in progress, or something stands where a file belongs.
 
     """
     with held(place, clock.now()), Loop(clock) as loop:
-        Journal(place.journal).between_turns()
+        git, branch = _ground(place, loop)
         refuse_other_turns(place, config.state_file)
-        git = Git(loop, place.top, inherited())
-        branch = working_branch(git) if place.git else None
         wanted = contents(config, branch, clock, inherited())
         if agent:
             wanted[FILE] = _with_agent(wanted[FILE].decode(), agent).encode()
-        fresh = {path: data for path, data in wanted.items() if not (place.root / path).exists()}
-        for path, data in fresh.items():
-            files.create(place.root / path, data)
-        made = _commit_fresh(git.with_identity(), place, branch, wanted, fresh) if commit and branch else None
+        committed = _committed(git, place, wanted)
+        missing = [path for path in wanted if path not in committed and not os.path.lexists(place.root / path)]
+        for path in wanted:
+            _require_room(place, path, new=path in missing)
+        for path in missing:
+            files.create(place.root / path, wanted[path])
+            failpoints.hit("init.written")
+        mine = [
+            path for path, data in sorted(wanted.items()) if path not in committed and _as_left(place.root, path, data)
+        ]
+        made = None
+        if commit and branch and mine:
+            pending = {place.in_git(path): (place.root / path).read_bytes() for path in mine}
+            made = _commit(git, branch, pending, SUBJECT)
         rules = [name for name in RULES if (place.root / name).is_file()]
-        return Scaffold(sorted(fresh), sorted(set(wanted) - set(fresh)), made, rules)
-
-
-def _commit_fresh(
-    git: Git, place: Workspace, branch: str, wanted: Mapping[str, bytes], fresh: Collection[str]
-) -> str | None:
-    """Commit what was written now, or earlier and left uncommitted."""
-    committed = set(git.tracked([place.in_git(path) for path in wanted]))
-    pending = {
-        place.in_git(path): (place.root / path).read_bytes()
-        for path, data in sorted(wanted.items())
-        if place.in_git(path) not in committed and (path in fresh or _as_written(place.root / path, data))
-    }
-    return _commit(git, git.resolve("HEAD^{commit}"), branch, pending) if pending else None
+        return Scaffold(sorted(missing), sorted(set(wanted) - set(missing)), made, rules)
 
 
 def undo(place: Workspace, config: Config, clock: Clock) -> Scaffold:
@@ -133,46 +131,97 @@ def undo(place: Workspace, config: Config, clock: Clock) -> Scaffold:
     Logs and rescue refs stay: they may hold work.
 
     Raises:
-        Refused: HEAD is detached, or a turn is in progress.
+        Refused: HEAD is detached, or an operation or a turn is in progress.
 
     """
     with held(place, clock.now()), Loop(clock) as loop:
-        Journal(place.journal).between_turns()
+        git, branch = _ground(place, loop)
+        others = other_journals(place, config.state_file)
         refuse_other_turns(place, config.state_file)
-        git = Git(loop, place.top, inherited())
-        branch = working_branch(git) if place.git else None
-        wanted = {place.in_git(path): data for path, data in contents(config, branch, clock, inherited()).items()}
-        state_file = place.in_git(config.state_file)  # ours whatever it holds
-        there = _there(git, place, wanted)
-        ours = [path for path in there if path == state_file or _untouched(git, place, path, wanted[path])]
-        made = _remove(git.with_identity(), branch, ours) if branch and ours else None
-        for path in ours:
-            (place.top / path).unlink(missing_ok=True)
-            _remove_empty((place.top / path).parent, place.root)
-        for thing in place.own.iterdir():
-            if thing.name not in {"lock", CARD}:
-                shutil.rmtree(thing) if thing.is_dir() else thing.unlink()
-        if not place.git:
-            shutil.rmtree(place.own)
-            _remove_empty(place.own.parent, place.root)
-        return Scaffold(ours, sorted(set(there) - set(ours)), made)
+        wanted = contents(config, branch, clock, inherited())
+        committed = _committed(git, place, wanted)
+        there = [path for path in sorted(wanted) if path in committed or (place.root / path).is_file()]
+        always = {config.state_file} & (committed if place.git else set(there))  # whatever it holds
+        ours = [path for path in there if path in always or _is_ours(git, place, path, wanted[path])]
+        if any(path.name != ".gitignore" for path in (place.root / config.logs_dir).glob("*")):
+            ours = [path for path in ours if path != f"{config.logs_dir}/.gitignore"]  # who commits logs by mistake?
+        for path in ours:  # before the commit: a crash here leaves what the next `undo` knows for its own
+            (place.root / path).unlink(missing_ok=True)
+            _remove_empty((place.root / path).parent, place.root)
+            failpoints.hit("undo.removed")
+        made = _take_back(git, place, branch, ours, committed) if branch and ours else None
+        _drop_own(place, others)
+        return Scaffold(ours, [path for path in there if path not in ours], made)
 
 
-def _there(git: Git, place: Workspace, paths: Collection[str]) -> list[str]:
-    """Return those of our paths that are committed, or, without git, that exist."""
+def _ground(place: Workspace, loop: Loop) -> tuple[Git, str | None]:
+    """Return the verbs, and the branch to commit on: none without git."""
+    Journal(place.journal).between_turns()
+    git = Git(loop, place.top, inherited())
     if not place.git:
-        return [path for path in paths if (place.top / path).is_file()]
-    tracked = set(git.tracked(list(paths)))
-    return [path for path in paths if path in tracked]
+        return git, None
+    refuse_operation(git)
+    return git.with_identity(), working_branch(git)
 
 
-def _remove(git: Git, branch: str, paths: Collection[str]) -> str | None:
-    head = git.resolve("HEAD^{commit}")
-    return _commit(git, head, branch, dict.fromkeys(paths)) if head else None
+def _committed(git: Git, place: Workspace, paths: Iterable[str]) -> set[str]:
+    """Return those of our paths that HEAD has."""
+    if not place.git:
+        return set()
+    names = {place.in_git(path): path for path in paths}
+    return {names[name] for name in git.tracked(list(names))}
 
 
-def _as_written(file: Path, data: bytes) -> bool:
-    """Tell whether an uncommitted file is what `init` writes; a state's date does not matter."""
+def _require_room(place: Workspace, path: str, *, new: bool) -> None:
+    """Refuse where a file cannot be, or where git would not find it.
+
+    Raises:
+        Refused: a folder, or, for a `new` file, what is no folder of this repository in its folder's place.
+
+    """
+    file = place.root / path
+    inside = [place.root / folder for folder in Path(path).parents][:-1] if new else []
+    for folder in reversed(inside):
+        if folder.is_symlink() and place.git:
+            raise _taken(place, folder, "a symbolic link, and git holds no file behind one")
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise _taken(place, folder, f"a file, and {path} needs a folder there")
+        if (folder / ".git").exists():
+            raise _taken(place, folder, "a repository of its own")
+    if file.is_dir():
+        raise _taken(place, file, "a folder, and a file is needed there")
+
+
+def _taken(place: Workspace, path: Path, what: str) -> Refused:
+    keys = "`prompts_dir`, `state_file` and `logs_dir`"
+    return Refused(
+        f"{path.relative_to(place.root)} is {what}",
+        code="path-taken",
+        remedy=f"move it, or name another place: {keys} in {FILE}",
+    )
+
+
+def _drop_own(place: Workspace, others: Collection[Path]) -> None:
+    """Drop our own folder, but for the lock that is held; where other projects use it, only what is this one's."""
+    folder = place.journal.parent
+    if any(path.parent != folder for path in others):
+        for journal in folder.glob("journal*.json"):
+            journal.unlink()
+        return
+    if not place.git:
+        shutil.rmtree(place.own)
+        _remove_empty(place.own.parent, place.root)
+        return
+    for thing in place.own.iterdir():
+        if thing.name not in {"lock", CARD}:
+            shutil.rmtree(thing) if thing.is_dir() else thing.unlink()
+
+
+def _as_left(root: Path, path: str, data: bytes) -> bool:
+    """Tell whether an uncommitted file, where git would find it, is what `init` writes; a state's date is nothing."""
+    file = root / path
+    if not file.is_file() or file.resolve() != root.resolve() / path:  # a link in its place, or on the way to it
+        return False
     there = file.read_bytes()
     try:
         then, now = state.parse(data), state.parse(there)
@@ -187,35 +236,57 @@ def _with_agent(text: str, agent: str) -> str:
     return "".join([*lines[:place], f"  default: {agent}\n", *lines[place + 1 :]])
 
 
-def _untouched(git: Git, place: Workspace, path: str, fresh: bytes) -> bool:
-    """Tell whether a file is as `init` wrote it: its commit added it, or it holds what `init` would write now."""
-    file = place.top / path
-    if not place.git:
-        return file.read_bytes() == fresh
-    first = git.added_by(path)
-    if first is None or not file.is_file():
+def _is_ours(git: Git, place: Workspace, path: str, fresh: bytes) -> bool:
+    """Tell whether a file is as `init` wrote it: not committed, or in the commit that added it; or gone since."""
+    name, file = place.in_git(path), place.root / path
+    now = git.blobs([f"HEAD:{name}"])[0] if place.git else None
+    if now is None:
+        return _as_left(place.root, path, fresh)
+    first = git.added_by(name)
+    if first is None:
         return False
-    then, now = git.blobs([f"{first}:{path}", f"HEAD:{path}"])
+    then = git.blobs([f"{first}:{name}"])[0]
     ours = then == fresh or git.ask("log", "-1", "--format=%s", first) == SUBJECT
-    return ours and then == now == file.read_bytes()
+    if not ours or then != now:
+        return False
+    if not os.path.lexists(file) or (file.is_file() and file.read_bytes() == now):
+        return True
+    return name not in git.dirt().tracked  # a checkout may have made other line ends
 
 
 def _remove_empty(folder: Path, root: Path) -> None:
-    while folder != root and not any(folder.iterdir()):
-        folder.rmdir()
+    while folder != root and not (folder.is_dir() and any(folder.iterdir())):
+        if folder.is_dir():
+            folder.rmdir()
         folder = folder.parent
 
 
-def _commit(git: Git, head: str | None, branch: str, wanted: Mapping[str, bytes | None]) -> str:
-    """Commit exactly these paths (None: removed) and give just them new index entries."""
-    text = UNDO_SUBJECT if None in wanted.values() else SUBJECT
+def _take_back(git: Git, place: Workspace, branch: str, ours: Collection[str], committed: set[str]) -> str | None:
+    """Commit the removal of what was committed; what an interrupted `init` had only staged is staged no more."""
+    names = [place.in_git(path) for path in ours]
+    if committed.isdisjoint(ours):
+        git.unset_index(names)
+        return None
+    return _commit(git, branch, dict.fromkeys(names), UNDO_SUBJECT)
+
+
+def _commit(git: Git, branch: str, wanted: Mapping[str, bytes | None], text: str) -> str:
+    """Commit exactly these paths (None: removed) and give just them new index entries.
+
+    Index first: a crash between the two leaves them staged, and the next `init` commits them. The other way round the
+    index would lack what HEAD has, and the person's next commit would take it away.
+    """
+    head = git.resolve("HEAD^{commit}")
     commit = git.commit_files(head, [File(path, data) for path, data in wanted.items()], text + "\n")
-    oids = git.ids([f"{commit}:{path}" for path in wanted])
-    changes = [
-        Change(_REGULAR, oid, path) if oid else Change("0", "0" * len(commit), path)
-        for path, oid in zip(wanted, oids, strict=True)
-    ]
-    git.set_index(changes)
+    failpoints.hit("init.before_index")
+    removed = [path for path, data in wanted.items() if data is None]
+    if removed:
+        git.unset_index(removed)
+    else:
+        oids = git.ids([f"{commit}:{path}" for path in wanted])
+        git.set_index([Change(_REGULAR, oid or "", path) for path, oid in zip(wanted, oids, strict=True)])
+    failpoints.hit("init.before_ref")
     if not git.update_ref(f"refs/heads/{branch}", commit, head or "", f"orchestrator: {text}"):
         raise Refused("the branch moved meanwhile", code="branch-moved", remedy="try again")
+    failpoints.hit("init.after_ref")
     return commit
