@@ -16,6 +16,15 @@ from orchestration.settings import AgentDefinition, Config
 from orchestration.state import Actor
 
 CHECKLIST = "checklist"
+_BYPASS = {
+    ("", "--dangerously-skip-permissions"): "asks nobody before it acts",
+    ("", "--dangerously-bypass-approvals-and-sandbox"): "asks nobody before it acts and leaves its sandbox",
+    ("", "--yes-always"): "answers yes to all its questions",
+    ("", "--yolo"): "asks nobody before it acts",
+    ("gemini", "-y"): "asks nobody before it acts",
+    ("opencode", "--auto"): "asks nobody before it acts",
+}
+"""(program or any, flag) → what it means in plain words."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +100,16 @@ def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: M
         idle_timeout=made.idle_timeout,
         ladder=_ladder(made.stop),
     )
+
+
+def bypasses(argv: Sequence[str]) -> list[str]:
+    """Say which flags of a command line switch the agent's own permission checks off, one sentence each."""
+    programs = {"", *(Path(word).name for word in argv)}
+    return [
+        f"{Path(argv[0]).name} {flag} {meaning}"
+        for (program, flag), meaning in _BYPASS.items()
+        if program in programs and flag in argv
+    ]
 
 
 def jobs(config: Config) -> list[tuple[Actor, str]]:

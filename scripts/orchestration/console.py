@@ -130,13 +130,15 @@ def plain(text: str) -> str:
 
 
 def _began(event: RunStarted) -> list[str]:
-    what = f"turns of {event.solo} alone" if event.solo else "iterations"
+    plural = "s" * (event.iterations != 1)
+    what = f"turn{plural} of {event.solo} alone" if event.solo else f"iteration{plural}"
     loops = f"at most {event.iterations} {what}" if event.iterations else f"no limit of {what}"
+    kept = "one state commit a turn" if event.commits else "no state commits"
     jobs: dict[str, list[str]] = {}
     for job, argv in event.agents.items():
         jobs.setdefault(" ".join(argv), []).append(job)
     runs = [f"  {', '.join(names)}: {command}" for command, names in jobs.items()]
-    return [f"branch {event.branch} · {loops} · Ctrl-C stops safely, the next start goes on", *runs]
+    return [f"branch {event.branch} · {loops} · {kept} · Ctrl-C stops safely, the next start goes on", *runs]
 
 
 def _turned(event: TurnStarted) -> list[str]:

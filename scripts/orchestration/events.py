@@ -12,13 +12,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
 
 
 class RunStarted(Event, frozen=True, kw_only=True, tag="run-started"):
-    """A daemon begins; it does at most so many iterations (0: no limit), or turns of the `solo` actor."""
+    """A daemon begins; it does at most so many iterations (0: no limit), or turns of the `solo` actor.
+
+    A turn ends in so many `commits` of ours, beside those of the agent's work.
+    """
 
     version: str
     branch: str
     agents: dict[str, list[str]]
     iterations: int
     solo: Actor | None = None
+    commits: int = 1
 
 
 class TurnStarted(Event, frozen=True, kw_only=True, tag="turn-started"):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestration.agents import choose, jobs
+from orchestration.agents import bypasses, choose, jobs
 from orchestration.clock import iso
 from orchestration.config import routes
 from orchestration.errors import OrchestrationError, UsageError
@@ -26,16 +26,6 @@ LITTLE, NOTHING = 1 << 30, 100 << 20
 _YEARS = range(2025, 2100)
 _SKEW = timedelta(minutes=1)
 """How far two machines' clocks may be apart before it is told."""
-
-_BYPASS = {
-    ("", "--dangerously-skip-permissions"): "asks nobody before it acts",
-    ("", "--dangerously-bypass-approvals-and-sandbox"): "asks nobody before it acts and leaves its sandbox",
-    ("", "--yes-always"): "answers yes to all its questions",
-    ("", "--yolo"): "asks nobody before it acts",
-    ("gemini", "-y"): "asks nobody before it acts",
-    ("opencode", "--auto"): "asks nobody before it acts",
-}
-"""(program or any, flag) → what it means in plain words."""
 
 
 def git(scene: Scene) -> Iterator[Finding]:
@@ -130,16 +120,14 @@ def agents(scene: Scene) -> Iterator[Finding]:
 
 
 def _bypasses(argv: tuple[str, ...]) -> Iterator[Finding]:
-    programs = {"", *(Path(word).name for word in argv)}
     reach = "root, so everything on this machine" if os.geteuid() == 0 else "you, so everything that you may"
-    for (program, flag), meaning in _BYPASS.items():
-        if program in programs and flag in argv:
-            yield Finding(
-                "agents",
-                Level.ADVICE,
-                f"{Path(argv[0]).name} {flag} {meaning}: it runs unsandboxed as {reach}",
-                "to limit it, begin its command with a sandbox's, or run in a container or as a user of its own",
-            )
+    for what in bypasses(argv):
+        yield Finding(
+            "agents",
+            Level.ADVICE,
+            f"{what}: it runs unsandboxed as {reach}",
+            "to limit it, begin its command with a sandbox's, or run in a container or as a user of its own",
+        )
 
 
 def disk(scene: Scene) -> Iterator[Finding]:
