@@ -271,7 +271,7 @@ def assert_at_rest(project: Project) -> None:
     assert project.journal() == "idle"
 
 
-def everything(project: Project) -> dict[str, object]:
+def untouched(project: Project) -> dict[str, object]:
     """Return all that a refusal must leave alone: refs, HEAD, the index's bytes, every file."""
     seen: dict[str, object] = {"refs": project.git("for-each-ref")}
     git_dir = Path(project.git("rev-parse", "--absolute-git-dir"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conftest import SUBJECT, Project, Ran, assert_at_rest, everything, kept
+from conftest import SUBJECT, Project, Ran, assert_at_rest, kept, untouched
 
 pytestmark = pytest.mark.usefixtures("ralphs_turn")
 
@@ -53,7 +53,7 @@ THEIRS = {
 
 def theirs(project: Project) -> dict[str, object]:
     """Return the person's files, in the work tree and in the index."""
-    seen = {name: value for name, value in everything(project).items() if name.endswith(".txt")}
+    seen = {name: value for name, value in untouched(project).items() if name.endswith(".txt")}
     rows = project.git("ls-files", "-s").splitlines()
     return seen | {
         "index": [row for row in rows if not row.endswith(("sync/state.json", "app.py", "input.md", ".new"))]
@@ -62,7 +62,7 @@ def theirs(project: Project) -> dict[str, object]:
 
 def test_without_the_flag_the_refusal_lists_them_and_names_it(project: Project, run: Run) -> None:
     dirty(project)
-    before = everything(project)
+    before = untouched(project)
 
     ran = run("touch ran")
 
@@ -82,7 +82,7 @@ def test_without_the_flag_the_refusal_lists_them_and_names_it(project: Project, 
     }
     assert set(ran.reason.splitlines()[1:]) == {f"  {name}.txt" for name in names}
     assert ALLOW in ran.remedy
-    assert everything(project) == before
+    assert untouched(project) == before
 
 
 @pytest.mark.parametrize("leftovers", ["commit", "fail", "keep"])

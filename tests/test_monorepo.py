@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Project, Ran, everything, executable, kept, repository
+from conftest import Project, Ran, executable, kept, repository, untouched
 
 Run = Callable[..., Ran]
 
@@ -237,13 +237,13 @@ def test_a_project_in_a_folder_of_a_linked_work_tree(whole: Project, tmp_path: P
 def test_a_bare_clone_is_refused_with_its_remedy(project: Project, tmp_path: Path, run: Run, folder: str) -> None:
     project.git("clone", "-q", "--bare", ".", str(tmp_path / "bare.git"))
     bare = Project(tmp_path / "bare.git")
-    before = everything(bare)
+    before = untouched(bare)
 
     ran = run(where=Project(bare.path / folder))
 
     assert (ran.exit_code, ran.code, "clone" in ran.remedy) == (3, "repository-bare", True)
     assert Project(bare.path / folder).call("retry", "--json") == 3
-    assert everything(bare) == before
+    assert untouched(bare) == before
 
 
 def test_the_git_dir_is_no_place_to_start(project: Project, run: Run) -> None:
@@ -256,7 +256,7 @@ def test_a_start_from_a_hook_of_another_repository_works_here_only(
     project: Project, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = repository(tmp_path / "other")
-    before = everything(other)
+    before = untouched(other)
     project.write("orchestration.yaml", COMMIT)
     project.commit("settings")
     for name, value in {
@@ -275,6 +275,6 @@ def test_a_start_from_a_hook_of_another_repository_works_here_only(
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"):
         monkeypatch.delenv(name)
     assert ran.exit_code == 0, ran.reason
-    assert everything(other) == before
+    assert untouched(other) == before
     assert project.subjects()[-2] == "mine"
     assert "GIT_DIR" not in (tmp_path / "env").read_text()

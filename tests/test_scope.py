@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Meanwhile, Project, Ran, assert_at_rest, entries, everything, full_tree, kept
+from conftest import Meanwhile, Project, Ran, assert_at_rest, entries, full_tree, kept, untouched
 from orchestration.collect import Rules
 from orchestration.settings import Config
 from orchestration.tree import Change
@@ -196,7 +196,7 @@ def test_a_person_who_commits_meanwhile_outside_of_the_scope_is_not_in_the_way_o
 
 def test_skip_needs_a_word_more_after_a_scope(project: Project, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert outside(run(f"{BAD}; git commit -qam bad; echo x > src/loose.py", *DOCS)) == ["src/app.py", "src/loose.py"]
-    before = everything(project)
+    before = untouched(project)
     capsys.readouterr()
 
     assert project.call("skip", "--json") == 3
@@ -204,7 +204,7 @@ def test_skip_needs_a_word_more_after_a_scope(project: Project, run: Run, capsys
     refused = json.loads(capsys.readouterr().out)
     assert (refused["error"], "src/app.py" in refused["message"]) == ("scope-not-accepted", True)
     assert "skip --accept-scope" in refused["remedy"]
-    assert everything(project) == before
+    assert untouched(project) == before
     again = run("exit 1", *DOCS)
     assert (again.code, "skip --accept-scope" in again.remedy) == ("scope", True)
 

@@ -17,11 +17,11 @@ from conftest import (
     Ran,
     assert_at_rest,
     entries,
-    everything,
     executable,
     full_tree,
     kept,
     repository,
+    untouched,
 )
 from orchestration.collect import MIB, Rules
 from orchestration.settings import Config
@@ -301,7 +301,7 @@ def test_changed_tracked_files_are_refused_with_the_list_and_stay_as_they_are(
     (project.path / "deleted.txt").unlink()
     project.git("mv", "renamed.txt", "moved\x1b[31m\n.txt")
     (project.path / "mode.txt").chmod(0o755)
-    before = everything(project)
+    before = untouched(project)
 
     ran = run()
 
@@ -311,7 +311,7 @@ def test_changed_tracked_files_are_refused_with_the_list_and_stay_as_they_are(
         f"  {name}.txt" for name in (*("deleted", "mode"), r"moved\x1b[31m\n", "renamed", "staged", "unstaged")
     ]
     assert "git stash" in ran.remedy
-    assert everything(project) == before
+    assert untouched(project) == before
 
     for path in (project.path / "many").iterdir():
         path.unlink()
@@ -884,13 +884,13 @@ def test_a_start_is_refused_with_its_remedy_and_changes_nothing(
     remedy: str,
 ) -> None:
     prepare(project)
-    before = everything(project)
+    before = untouched(project)
 
     ran = run("touch ran", *options)
 
     assert (ran.exit_code, ran.code) == (3, code)
     assert remedy in ran.remedy
-    assert everything(project) == before
+    assert untouched(project) == before
     assert project.journal() == "idle"
 
 

@@ -1,11 +1,28 @@
 """Which bus a command talks to."""
 
 from orchestration.bus import Bus
+from orchestration.errors import Refused
 from orchestration.file_bus import FileBus
 from orchestration.git import Git
+from orchestration.journal import Claim
 from orchestration.local_bus import LocalBus
 from orchestration.settings import Config
 from orchestration.workspace import Workspace, working_branch
+
+
+def require_checked_out(git: Git, claim: Claim) -> None:
+    """Refuse to go on with a turn whose branch is not checked out.
+
+    Raises:
+        Refused: code `turn-on-other-branch`.
+
+    """
+    if git.branch() != claim.branch:
+        raise Refused(
+            f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out",
+            code="turn-on-other-branch",
+            remedy=f"`git switch {claim.branch}`, and start again",
+        )
 
 
 def open_bus(place: Workspace, config: Config, git: Git, branch: str | None = None) -> Bus:

@@ -1,26 +1,43 @@
 """`run --dry-run`: what the next turn would do, by the same rules; no agent is run, no ref or file written."""
 
 import shlex
+from typing import NamedTuple
 
 import msgspec
 
+from orchestration import agents
 from orchestration.admission import require_own, standstill
-from orchestration.agents import Agent, choose
-from orchestration.bus import Bus, View
-from orchestration.buses import open_bus
+from orchestration.agents import Agent
+from orchestration.bus import Bus
+from orchestration.buses import open_bus, require_checked_out
 from orchestration.clock import Clock
 from orchestration.collect import listed
 from orchestration.config import Resolved, routes
+from orchestration.control import Control, Request
 from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError
 from orchestration.git import Git
 from orchestration.git_work import GitWork
 from orchestration.holder import read_holder
-from orchestration.journal import Entry, Idle, Journal, Turn, claim_of, turn_of
+from orchestration.journal import (
+    Checked,
+    Entry,
+    Idle,
+    Journal,
+    Judged,
+    Ran,
+    Routed,
+    Running,
+    Stamped,
+    Turn,
+    claim_of,
+    turn_of,
+)
+from orchestration.lock import refuse_other_turns
 from orchestration.process import Loop
-from orchestration.router import route, wants_override
+from orchestration.router import Decision, route, wants_override
 from orchestration.settings import Config, Leftovers
-from orchestration.state import Actor, Token, subject, succeeded
+from orchestration.state import Actor, State, Token, subject, succeeded
 from orchestration.verdict import Judge
 from orchestration.workspace import Workspace
 
@@ -42,6 +59,7 @@ class Uncommitted(msgspec.Struct, frozen=True):
 class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     """What a start would do now; `blocked` says why no turn would begin.
 
+    `goes_on`: a turn is in progress; where its agent has ended, that one is not run again.
     `hand_off` is the subject of the commit that ends the turn in success, None without git.
     """
 
@@ -49,6 +67,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
     iteration: int
     actor: Actor
     goes_on: bool
+    agent_ended: bool
     prompt: str
     reason: str
     agent: str
@@ -74,21 +93,24 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
     config = resolved.config
     with Loop(clock) as loop:
         git = Git(loop, place.top, inherited())
-        bus = open_bus(place, config, git)
         entry = Journal(place.journal).read()
-        view, claim = bus.look(), claim_of(entry)
-        actor = claim.actor if claim else view.state.expected_actor
-        prompt, reason, agent = _choice(place, config, actor, view.state.iteration)
+        claim = claim_of(entry)
+        bus = open_bus(place, config, git, claim.branch if claim else None)
+        state = _state(bus, entry)
+        actor = state.expected_actor
+        agents.all_of(config, place.root, inherited())
+        prompt, reason, agent = _choice(place, config, state, _decision(entry))
         judge = Judge(git, place, bus, config, lambda *_: None)
-        refusal = None if claim else _refusal(place, view, bus, GitWork(git, judge, config, bus.branch), entry)
+        refusal = _refusal(place, config, _Ground(git, bus, GitWork(git, judge, config, bus.branch)), entry)
         uncommitted = _uncommitted(git, judge, turn_of(entry)) if place.git else Uncommitted()
-        after = succeeded(view.state, Token(view.state.epoch + 1, "", ""), "", clock.now())
+        after = succeeded(state, Token(state.epoch + 1, "", ""), "", clock.now())
     mine = config.actors.of(actor)
     return Rehearsal(
         branch=bus.branch,
-        iteration=view.state.iteration,
+        iteration=state.iteration,
         actor=actor,
         goes_on=claim is not None,
+        agent_ended=isinstance(entry, Ran | Checked | Stamped),
         prompt=prompt,
         reason=reason,
         agent=agent.name,
@@ -98,52 +120,105 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         leftovers=mine.leftovers,
         scope=mine.scope,
         gates=mine.gates,
-        hand_off=subject(view.state, after).rpartition(" ")[0] if place.git else None,
+        hand_off=subject(state, after).rpartition(" ")[0] if place.git else None,
         uncommitted=uncommitted,
         blocked=refusal.message if refusal else None,
         remedy=refusal.remedy if refusal else None,
     )
 
 
-def _choice(place: Workspace, config: Config, actor: Actor, iteration: int) -> tuple[str, str, Agent]:
+class _Ground(NamedTuple):
+    """What a start would stand on."""
+
+    git: Git
+    bus: Bus
+    work: GitWork
+
+
+def _state(bus: Bus, entry: Entry) -> State:
+    """Return the state that the turn begins, or began, on.
+
+    Raises:
+        Refused: it is missing or damaged.
+
+    """
+    claim = claim_of(entry)
+    if claim:
+        return bus.state_at(claim.base)
+    seen = entry.on(bus.branch) if isinstance(entry, Idle) else Idle()
+    return bus.look(epoch=seen.epoch, iteration=seen.iteration).state
+
+
+def _decision(entry: Entry) -> Decision | None:
+    """Return the decision of a turn in progress that has one."""
+    if isinstance(entry, Stamped):
+        return entry.checked.decision
+    return entry.decision if isinstance(entry, Routed | Running | Ran | Judged | Checked) else None
+
+
+def _choice(place: Workspace, config: Config, state: State, made: Decision | None) -> tuple[str, str, Agent]:
     """Return prompt, reason and agent: of the router prompt, where one will choose."""
-    names, folder = routes(config), place.root / config.prompts_dir
-    if wants_override(names, actor) and names.router:
+    names, folder, actor = routes(config), place.root / config.prompts_dir, state.expected_actor
+    if made is None and wants_override(names, actor) and names.router:
         prompt, reason = names.router, "it will choose galph's prompt"
     else:
-        decision = route(actor, iteration, names, None, lambda name: (folder / name).is_file())
-        prompt, reason = decision.prompt, decision.reason
-    return prompt, reason, choose(config, actor, prompt, place.root, inherited())
+        made = made or route(actor, state.iteration, names, None, lambda name: (folder / name).is_file())
+        prompt, reason = made.prompt, made.reason
+    return prompt, reason, agents.choose(config, actor, prompt, place.root, inherited())
 
 
-def _refusal(place: Workspace, view: View, bus: Bus, work: GitWork, entry: Entry) -> OrchestrationError | None:
-    """Return what would keep a start from beginning a turn."""
-    holder = read_holder(place.own)
-    if holder:
-        text, remedy = f"process {holder.pid} runs here since {holder.since}", "`orchestrator status`"
-        return OrchestrationError(text, code="clone-locked", remedy=remedy)
+def _refusal(place: Workspace, config: Config, ground: _Ground, entry: Entry) -> OrchestrationError | None:
+    """Return what would keep a start from beginning a turn, or from going on with one."""
     try:
-        require_own(view.state, bus.branch)
-        halt = standstill(bus, view.state)
-        if halt:
-            return OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)
-        if place.git:
-            work.survey(view.tip, view.state, entry.on(bus.branch).carry if isinstance(entry, Idle) else None)
+        holder = read_holder(place.own)
+        if holder:
+            text = f"process {holder.pid} runs here since {holder.since}"
+            return OrchestrationError(text, code="clone-locked", remedy="`orchestrator status`")
+        refuse_other_turns(place, config.state_file)
+        claim = claim_of(entry)
+        if claim is None:
+            _require_begin(place, ground, entry)
+        elif place.git:
+            require_checked_out(ground.git, claim)
     except OrchestrationError as error:
         return error
     return None
 
 
+def _require_begin(place: Workspace, ground: _Ground, entry: Entry) -> None:
+    """Refuse what a start would not begin a turn on.
+
+    Raises:
+        OrchestrationError: a person must do something first.
+
+    """
+    if not isinstance(entry, Idle):
+        text, remedy = "a decision was cut short", "any start finishes it first, or the same command again"
+        raise OrchestrationError(text, code="decision-open", remedy=remedy)
+    if Control(place.control).stands(Request.PAUSE):
+        text, remedy = "this clone is paused", "`orchestrator resume` lets it go on"
+        raise OrchestrationError(text, code="paused", remedy=remedy)
+    view = ground.bus.look()
+    require_own(view.state, ground.bus.branch)
+    halt = standstill(ground.bus, view.state)
+    if halt:
+        raise OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)
+    if place.git:
+        ground.work.survey(view.tip, view.state, entry.on(ground.bus.branch).carry)
+
+
 def _uncommitted(git: Git, judge: Judge, turn: Turn | None) -> Uncommitted:
-    dirt = git.dirt()
-    every = [*dirt.tracked, *dirt.untracked]
+    dirt, collector = git.dirt(), judge.collector
+    every = [path for path in [*dirt.tracked, *dirt.untracked] if not collector.rules.ours(path)]
     if turn is None:
         return Uncommitted(left_alone=every)
-    inside, outside = judge.collector.leftovers(turn.before, dirt.head or "HEAD", judge.collector.snapshot(dirt))
-    allowed, rest = judge.collector.sort(inside)
-    left = [change.path for change in [*inside, *outside]]
+    now = collector.snapshot(dirt)
+    before = collector.overlay(turn.before, turn.stopped, now) if turn.stopped else turn.before
+    inside, outside = collector.leftovers(before, dirt.head or "HEAD", now)
+    allowed, rest = collector.sort(inside)
+    left = {change.path for change in [*inside, *outside]}
     return Uncommitted(
-        left_alone=[path for path in every if path not in left and not judge.collector.rules.ours(path)],
+        left_alone=[path for path in every if path not in left],
         allowed=[change.path for change in allowed],
         rest=[change.path for change in [*rest, *outside]],
     )
@@ -155,7 +230,10 @@ def text(seen: Rehearsal) -> str:
     rows = [
         ("turn", f"{seen.actor}, iteration {seen.iteration} on {seen.branch}" + (" (goes on)" if seen.goes_on else "")),
         ("prompt", f"{seen.prompt}: {seen.reason}"),
-        ("agent", f"{seen.agent}: {shlex.join(seen.argv)}"),
+        (
+            "agent",
+            f"{seen.agent}: {shlex.join(seen.argv)}" + (" (has ended, is not run again)" if seen.agent_ended else ""),
+        ),
         ("where", f"{seen.folder}{limit}"),
     ]
     if seen.hand_off:

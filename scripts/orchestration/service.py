@@ -14,14 +14,14 @@ from msgspec.structs import replace
 import orchestration
 from orchestration import agents
 from orchestration.bus import Bus
-from orchestration.buses import open_bus
+from orchestration.buses import open_bus, require_checked_out
 from orchestration.clock import Clock, iso
 from orchestration.config import Resolved, routes
 from orchestration.console import Console
 from orchestration.control import Control, Request
 from orchestration.daemon import Daemon, Options, Stops
 from orchestration.environment import inherited
-from orchestration.errors import ExitCode, OrchestrationError, Refused, UsageError
+from orchestration.errors import ExitCode, OrchestrationError, UsageError
 from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted
 from orchestration.git import Git
 from orchestration.git_work import GitWork
@@ -83,11 +83,14 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             agents=choices,
             iterations=config.limits.iterations,
             solo=options.solo,
+            commits=int(place.git and not options.solo),
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
         outside = _Outside(place, resolved, git, bus, runner, emit)
         ports = outside.ports(stops, started)
         emit(started)
+        for what in dict.fromkeys(what for argv in choices.values() for what in agents.bypasses(argv)):
+            ports.tell("permissions", f"{what}: it may do whatever you may")
         for warning in resolved.warnings:
             ports.tell("config", warning)
         if not place.git:
@@ -112,12 +115,8 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
             )
         return open_bus(place, config, git)
     claim = claim_of(Journal(place.journal).read())
-    if claim and git.branch() != claim.branch:
-        raise Refused(
-            f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out",
-            code="turn-on-other-branch",
-            remedy=f"`git switch {claim.branch}`, and start again",
-        )
+    if claim:
+        require_checked_out(git, claim)
     local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
     if options.solo is None:
         return local
