@@ -231,6 +231,46 @@ def test_two_runs_in_one_second_have_a_folder_each_and_latest_is_the_newer(tmp_p
     assert told == []
 
 
+@pytest.mark.parametrize(("keep", "stay"), [(0, 12), (1, 1), (3, 3), (50, 12)])
+def test_so_many_of_the_newest_runs_of_the_branch_are_kept_and_what_is_not_a_run_is_left_alone(
+    tmp_path: Path, keep: int, stay: int
+) -> None:
+    logs = tmp_path / "logs"
+    mine = [
+        "main/notes/run.json", "main/2026-01-01T000000Z/mine.txt", "main/2026-01-02-old/run.json", "side/a/run.json",
+        "side/2020-01-01T000000Z/run.json", "elsewhere/run.json",
+    ]  # fmt: skip
+    for path in mine:
+        (logs / path).parent.mkdir(parents=True)
+        (logs / path).write_text("mine\n")
+    (logs / "main" / "2019-01-01T000000Z").symlink_to(logs / "elsewhere")
+    names = ["2026-01-19T000000Z", *(f"2026-01-20T032929Z{end}" for end in ("", *(f"-{n}" for n in range(2, 11))))]
+    told: list[str] = []
+
+    for number in range(12):
+        now = NOW.replace(day=19, hour=0, minute=0, second=0) if number == 0 else NOW
+        now = NOW.replace(year=2025) if number == 11 else now  # the clock was set back
+        reports = Reports(logs, "main", now, {}, told.append, 0 if number < 11 else keep)
+        reports.begin_turn(Claim(Actor.GALPH, 1, Token(1, "me", "n"), "main", "b" * 40, iso(NOW)), "main.md")
+
+    left = {path.parent.name for path in (logs / "main").glob("20*T*Z*/run.json") if not path.parent.is_symlink()}
+    assert left == {"2025-01-20T032929Z", *names[len(names) - stay + 1 :]}
+    assert {path: (logs / path).read_text() for path in mine} == dict.fromkeys(mine, "mine\n")
+    assert (logs / "main" / "2019-01-01T000000Z").is_symlink()
+    assert (logs / "main" / "latest").resolve() == reports.folder
+    assert told == []
+
+
+def test_the_setting_says_how_many_runs_are_kept(project: Project) -> None:
+    for _ in range(4):
+        assert project.call("run", "--once", "-q", "-c", "logs.keep=2", "--agent", project.agent(QUIET)) == 0
+
+    assert len(runs(project)) == 2
+    turns = [path.name for folder in runs(project) for path in folder.glob("iter-*.log")]
+    assert sorted(turns) == ["iter-00002_galph_supervisor.log", "iter-00002_ralph_main.log"]
+    assert (project.path / "logs" / "main" / "latest").resolve() in runs(project)
+
+
 # --- a log that cannot be written ------------------------------------------------------------------------------------
 
 

@@ -189,9 +189,12 @@ class Reports:
 
     def _drop_old(self) -> None:
         """Delete the oldest runs beyond `keep`; whatever else lies there is not ours."""
-        cards = [path for path in self.folder.parent.glob(f"{_RUNS}/run.json") if not path.parent.is_symlink()]
-        cards.sort(key=lambda path: path.stat().st_mtime_ns)
-        for card in cards[: -self._keep] if self._keep else []:
+        if not self._keep:
+            return
+        cards = [card for card in self.folder.parent.glob(f"{_RUNS}/run.json") if not card.parent.is_symlink()]
+        older = [card for card in cards if card.parent != self.folder]  # this one stays, whatever the clock says
+        older.sort(key=lambda card: (card.stat().st_mtime_ns, len(card.parent.name), card))  # a dropped name comes back
+        for card in older[: max(0, len(older) - self._keep + 1)]:
             shutil.rmtree(card.parent)
 
     def _write_summary(self) -> None:

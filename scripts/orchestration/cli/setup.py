@@ -29,6 +29,8 @@ def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool
     you have staged stays staged.
     """
     console = Console(as_json=as_json)
+    if adopt + undo + no_commit > 1:
+        raise click.UsageError("--adopt, --undo and --no-commit exclude each other")
     if adopt:
         return post(place, decisions.adopt, as_json=as_json)
     if undo:
@@ -38,6 +40,14 @@ def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool
     if as_json:
         console.dump(done._asdict())
         return 0
+    _tell(console, done, undo=undo)
+    if not undo:
+        console.say(_next_steps(committed=not no_commit))
+    return 0
+
+
+def _tell(console: Console, done: scaffold.Scaffold, *, undo: bool) -> None:
+    """Print what was done to which file."""
     for path in done.written:
         console.say(f"  {'removed' if undo else 'wrote'}  {path}")
     for path in done.kept:
@@ -45,9 +55,6 @@ def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool
     console.say(f"committed as {done.commit[:10]}" if done.commit else "nothing was committed")
     for name in done.rules:
         console.say(f"{name} stays as it is: the prompts tell both agents to read it first")
-    if not undo:
-        console.say(_next_steps(committed=not no_commit))
-    return 0
 
 
 def _next_steps(*, committed: bool) -> str:
