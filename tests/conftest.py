@@ -17,12 +17,11 @@ import pytest
 from orchestration import cli, failpoints
 
 Capture = pytest.CaptureFixture[str]
+Meanwhile = Callable[[str, Callable[[], object]], None]
 
 DOOR = Path(__file__).resolve().parents[1] / "scripts" / "orchestration" / "orchestrator.py"
 SUBJECT = "RALPH AUTO (prompt=main.md) (iter=00001): "
 """How the subject of a commit of ralph's first leftovers begins."""
-
-Meanwhile = Callable[[str, Callable[[], object]], None]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import DOOR, Capture, Project, everything, executable, person, repository, script, scripted
+from conftest import DOOR, Capture, Meanwhile, Project, everything, executable, person, repository, script, scripted
 from orchestration import failpoints
 from orchestration.scaffold import SUBJECT, UNDO_SUBJECT
 
@@ -455,6 +455,28 @@ def test_an_operation_in_progress_is_ended_first(
     assert project.call("init") == 0
 
 
+@pytest.mark.parametrize("installed", [["claude"], ["codex"], ["claude", "codex"]])
+def test_the_agents_that_are_installed_are_spelled_out_and_the_first_is_the_default(
+    bare_project: Project, capsys: Capture, monkeypatch: pytest.MonkeyPatch, installed: list[str]
+) -> None:
+    shelf = bare_project.path.parent / "bin"
+    shelf.mkdir()
+    for name in installed:
+        executable(shelf / name, "#!/bin/sh\ncat >/dev/null\n")
+    monkeypatch.setenv("PATH", f"{shelf}:{os.environ['PATH']}")
+    assert bare_project.call("init") == 0
+
+    shown = script(bare_project, capsys, "run", "--dry-run")
+    flag = {"claude": "--dangerously-skip-permissions", "codex": "--dangerously-bypass-approvals-and-sandbox"}
+    assert (shown["agent"], shown["argv"][0]) == (installed[0], str(shelf / installed[0]))
+    for name in installed:
+        argv = script(bare_project, capsys, "run", "--dry-run", "--agent", name)["argv"]
+        assert (argv[0], flag[name] in argv) == (str(shelf / name), True)
+    assert "asks nobody before it acts" in person(bare_project, capsys, "run", "-n", "1")
+    assert bare_project.call("init", "--undo") == 0
+    assert not (bare_project.path / "orchestration.yaml").exists()
+
+
 # --- what is there already -------------------------------------------------------------------------------------------
 
 
@@ -679,18 +701,20 @@ def test_a_file_is_written_whole_or_not_at_all(bare_project: Project) -> None:
     assert not list(bare_project.path.rglob("*.tmp"))
 
 
-def test_a_branch_that_moves_meanwhile_is_not_moved_back(bare_project: Project) -> None:
+def test_a_branch_that_moves_meanwhile_is_not_moved_back(
+    bare_project: Project, capsys: Capture, meanwhile: Meanwhile
+) -> None:
     """A person commits just when init has built its commit."""
     project = bare_project
-    process = project.start("init", env={failpoints.VARIABLE: "init.before_ref:STOP"})
-    os.waitpid(process.pid, os.WUNTRACED)
-    other = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "a person's")
-    project.git("update-ref", "HEAD", other)
-    process.send_signal(signal.SIGCONT)
-    told = process.communicate(timeout=60)[0]
 
-    assert (process.returncode, "[branch-moved]" in told) == (3, True)
+    def act() -> None:
+        commit = project.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "a person's")
+        project.git("update-ref", "HEAD", commit)
+
+    meanwhile("init.before_ref", act)
+    assert script(project, capsys, "init", code=3)["error"] == "branch-moved"
     assert project.subjects() == ["first", "a person's"]
+
     assert project.call("init") == 0
     assert project.subjects() == ["first", "a person's", SUBJECT]
     assert project.dirt() == ""
@@ -725,22 +749,21 @@ def test_undo_knows_its_files_behind_other_line_ends_and_in_other_hands(project:
 def test_undo_leaves_alone_what_was_committed_by_a_person_under_a_name_of_ours(
     bare_project: Project, capsys: Capture
 ) -> None:
-    bare_project.write("prompts/main.md", "my own words\n")
-    bare_project.commit("mine")
     bare_project.git("switch", "-qc", "side")
-    bare_project.write("prompts/router.md", "of a merge\n")
+    bare_project.write("prompts/router.md", "of a branch\n")
     bare_project.commit("theirs")
     bare_project.git("switch", "-q", "main")
-    assert bare_project.call("init") == 0
-    bare_project.git("rm", "-q", "prompts/router.md", "prompts/reviewer.md")
-    bare_project.git("commit", "-qm", "without")
+    bare_project.write("prompts/main.md", "my own words\n")
+    bare_project.commit("mine")
     bare_project.git("merge", "-q", "--no-commit", "side")
     bare_project.write("prompts/reviewer.md", "of the merge itself\n")
     bare_project.commit("merged")
+    assert bare_project.call("init") == 0
 
-    kept = script(bare_project, capsys, "init", "--undo")["kept"]
+    told = script(bare_project, capsys, "init", "--undo")
 
-    assert kept == ["prompts/main.md", "prompts/reviewer.md", "prompts/router.md"]
+    assert told["kept"] == ["prompts/main.md", "prompts/reviewer.md", "prompts/router.md"]
+    assert "prompts/supervisor.md" in told["written"]
 
 
 def test_undo_leaves_the_other_projects_of_a_repository_alone(bare_project: Project, capsys: Capture) -> None:

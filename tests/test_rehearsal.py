@@ -324,7 +324,10 @@ def test_without_git_nothing_would_be_committed(
     assert (seen["branch"], seen["hand_off"], seen["blocked"]) == ("no-git", None, None)
     assert "commits" not in seen["told"]
     assert project.call("run", "--no-git", "--once", "-q", "--agent", work) == 0
-    assert rehearse("--no-git", "--agent", work)["prompt"] == "main.md"
+    died = project.run("run", "--no-git", "--agent", work, env={failpoints.VARIABLE: "turn.after_spawn:KILL"})
+    assert died.returncode == -signal.SIGKILL
+    seen = rehearse("--no-git", "--agent", work)
+    assert (seen["prompt"], seen["goes_on"], seen["blocked"]) == ("main.md", True, None)
 
 
 # --- what a start says -----------------------------------------------------------------------------------------------

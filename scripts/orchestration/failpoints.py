@@ -1,7 +1,7 @@
 """Named places where a test can kill the daemon or fail its disk (architecture.md, "Failpoints").
 
-`GALPH_FAILPOINT=name:ACTION[:nth]` arms one: at the nth hit (default 1) KILL, TERM and STOP send this process the
-signal, ENOSPC and EIO raise that OSError. Unarmed, a hit costs one comparison.
+`GALPH_FAILPOINT=name:ACTION[:nth]` arms one: at the nth hit (default 1) KILL and TERM send the signal to this process,
+ENOSPC and EIO raise that OSError. Unarmed, a hit costs one comparison.
 """
 
 import errno
@@ -43,7 +43,7 @@ NAMES = frozenset(
     }
 )
 
-ACTIONS = ("KILL", "TERM", "STOP", "ENOSPC", "EIO")
+ACTIONS = ("KILL", "TERM", "ENOSPC", "EIO")
 
 
 class _Armed:
@@ -81,7 +81,7 @@ def hit(name: str) -> None:
     armed.left -= 1
     if armed.left != 0:
         return
-    if armed.action in {"KILL", "TERM", "STOP"}:
+    if armed.action in {"KILL", "TERM"}:
         os.kill(os.getpid(), getattr(signal, f"SIG{armed.action}"))
     else:
         raise OSError(getattr(errno, armed.action), os.strerror(getattr(errno, armed.action)), name)

@@ -1,10 +1,10 @@
-"""`init --adopt`: the state that a branch has from another one becomes its own, in one commit."""
+"""What a person decides, beside the table in test_commands: adopting a state, accepting a scope, being cut short."""
 
 import json
 
 import pytest
 
-from conftest import Capture, Project, everything, person, script, scripted
+from conftest import Capture, Meanwhile, Project, everything, person, script, scripted
 from orchestration.scaffold import SUBJECT
 
 QUIET = "cat >/dev/null\n"
@@ -110,3 +110,53 @@ def test_adopt_is_not_to_be_mixed_with_what_init_does_else(side: Project, capsys
     assert script(side, capsys, "init", "--adopt", *options, code=2)["error"] == "usage"
     assert script(side, capsys, "init", "--undo", "--no-commit", code=2)["error"] == "usage"
     assert side.git("rev-parse", "HEAD") == tip
+
+
+# --- scope -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_turn_that_left_its_scope_is_skipped_only_if_that_is_accepted(project: Project, capsys: Capture) -> None:
+    project.write("orchestration.yaml", "actors: {galph: {scope: [plans/], leftovers: commit}}\n")
+    project.commit("a scope")
+    agent = project.agent("cat >/dev/null; echo more >>src/app.py; git commit -qam 'out of bounds'\n")
+    assert "`orchestrator skip --accept-scope`" in person(project, capsys, "run", "--agent", agent, code=4)
+    tip = project.git("rev-parse", "HEAD")
+
+    refusal = script(project, capsys, "skip", code=3)
+
+    assert (refusal["error"], "src/app.py" in refusal["message"]) == ("scope-not-accepted", True)
+    assert project.git("rev-parse", "HEAD") == tip
+    assert script(project, capsys, "skip", "--accept-scope")["next"] == "next: ralph, iteration 1"
+    assert "out of bounds" in project.subjects()
+
+
+# --- cut short -------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_that_cannot_land_is_told_and_leaves_nothing_open(
+    project: Project, capsys: Capture, meanwhile: Meanwhile
+) -> None:
+    meanwhile("settle.before_ref", lambda: project.git("commit", "-q", "--allow-empty", "-m", "a person's"))
+
+    refusal = script(project, capsys, "stamp", "galph", "ok", code=3)
+
+    assert refusal["remedy"]
+    assert project.subjects()[-1] == "a person's"
+    assert script(project, capsys, "stamp", "galph", "ok")["next"] == "next: ralph, iteration 1"
+    assert project.call("run", "--once", "-q", "--agent", project.agent(QUIET)) == 0
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_decision_that_was_cut_short_lands_or_is_forgotten_before_the_next_one(
+    project: Project, capsys: Capture, moved: bool
+) -> None:
+    died = project.run("stamp", "galph", "ok", env={"GALPH_FAILPOINT": "settle.before_ref:KILL"})
+    assert (died.returncode < 0, project.journal()) == (True, "posted")
+    if moved:
+        project.git("commit", "-q", "--allow-empty", "-m", "a person's")
+
+    decided = script(project, capsys, "stamp", "galph" if moved else "ralph", "ok")
+
+    assert decided["next"] == ("next: ralph, iteration 1" if moved else "next: galph, iteration 2")
+    assert [subject for subject in project.subjects() if "operator=stamp" in subject][-1] == decided["subject"]
+    assert project.journal() == "idle"
