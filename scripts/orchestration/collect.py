@@ -11,7 +11,8 @@ from pathspec import GitIgnoreSpec
 
 from orchestration import failpoints
 from orchestration.errors import UsageError
-from orchestration.git import Git, PathGoneError
+from orchestration.git import Git
+from orchestration.git_errors import PathGoneError
 from orchestration.journal import Claim, Turn
 from orchestration.settings import Config
 from orchestration.tree import Change, Commit, Dirt, File

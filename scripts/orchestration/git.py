@@ -13,24 +13,13 @@ from typing import TypeVar
 
 from orchestration.environment import for_git, with_identity
 from orchestration.errors import OrchestrationError
+from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
-from orchestration.process import Completed, Loop, Request, Why
+from orchestration.process import Completed, Loop, Request
 from orchestration.reaper import working_in
 from orchestration.tree import Change, Commit, Dirt, File
 
 TIMEOUT = 600.0
-_FLAGS = (
-    "-c", "gc.auto=0",
-    "-c", "maintenance.auto=false",
-    "-c", "submodule.recurse=0",
-    "-c", "core.fsmonitor=false",
-    "-c", "core.quotePath=false",
-    "-c", "core.hooksPath=/dev/null",
-    "-c", "core.safecrlf=false",
-    "-c", "log.showSignature=false",
-    "-c", "fastimport.unpackLimit=100",
-    "-c", "i18n.commitEncoding=UTF-8",
-)  # fmt: skip
 _LOCK_PATIENCE = 10.0
 _IMPORT_REF = b"refs/orchestration/import"
 _OPERATIONS = {
@@ -45,21 +34,6 @@ _OPERATIONS = {
 
 
 Answer = TypeVar("Answer", str | None, bytes | None)
-
-
-class GitError(OrchestrationError):
-    """A git command failed: carries the command, its code and both streams."""
-
-    def __init__(self, done: Completed, *, code: str = "git-failed", remedy: str | None = None) -> None:
-        command = " ".join(["git", *done.argv[1 + len(_FLAGS) :]])
-        said = (done.stderr or done.stdout).decode(errors="replace").strip()
-        how = f"exit {done.code}" if done.why is Why.EXITED else f"{done.why} after {done.seconds:.0f} s"
-        super().__init__(f"`{command}` failed ({how}): {said}", code=code, remedy=remedy or "mend it and start again")
-        self.done = done
-
-
-class PathGoneError(GitError):
-    """An untracked file vanished between the look and the snapshot: an editor's, say. Look again."""
 
 
 class Git:
@@ -80,7 +54,7 @@ class Git:
         self._ident: tuple[str, str] | None = None
         self._dir: Path | None = None
         self._locks: dict[str, list[Path]] = {}
-        self._reader = ObjectReader(loop, ("git", *_FLAGS), top, self._env, TIMEOUT)
+        self._reader = ObjectReader(loop, ("git", *FLAGS), top, self._env, TIMEOUT)
 
     # --- the door ----------------------------------------------------------------------------------------------------
 
@@ -92,7 +66,7 @@ class Git:
 
         """
         environment = {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env
-        request = Request(argv=("git", *_FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=TIMEOUT)
+        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=TIMEOUT)
         try:
             return self.loop.run(request)
         except FileNotFoundError:
@@ -119,7 +93,7 @@ class Git:
                 return done
             locked = b".lock': File exists" in done.stderr
             if not locked or self.loop.clock.monotonic() > deadline:
-                raise _explained(done, locked=locked)
+                raise explained(done, locked=locked)
             self.loop.pause(0.05)
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -134,7 +108,7 @@ class Git:
         done = self.call("rev-parse", "--show-toplevel", "--git-path", "orchestration")
         if done.code:
             bare = self.call("rev-parse", "--is-bare-repository").stdout.strip() == b"true"
-            raise _not_a_work_tree(done, bare=bare)
+            raise not_a_work_tree(done, bare=bare)
         top, own = os.fsdecode(done.stdout).rstrip("\n").split("\n")
         return Path(top), (self.top / own).resolve()
 
@@ -374,7 +348,7 @@ class Git:
         if done.code == 0:
             return True
         if (self.resolve(ref) or "") == old:
-            raise _explained(done, locked=b".lock': File exists" in done.stderr)
+            raise explained(done, locked=b".lock': File exists" in done.stderr)
         return False
 
     def delete_ref(self, ref: str, old: str) -> None:
@@ -437,23 +411,3 @@ def _temporary(scratch: Path) -> Iterator[Path]:
     finally:
         index.unlink(missing_ok=True)
         index.with_suffix(f"{index.suffix}.lock").unlink(missing_ok=True)
-
-
-def _explained(done: Completed, *, locked: bool) -> GitError:
-    if not locked:
-        return GitError(done)
-    path = done.stderr.decode(errors="replace").partition("Unable to create '")[2].partition("'")[0]
-    return GitError(
-        done, code="git-locked", remedy=f"another git works here, or one has died; if none runs, remove {path}"
-    )
-
-
-def _not_a_work_tree(done: Completed, *, bare: bool) -> GitError:
-    if b"dubious ownership" in done.stderr:
-        line = next((line for line in done.stderr.decode().splitlines() if "safe.directory" in line), "")
-        return GitError(done, code="repository-ownership", remedy=line.strip())
-    if bare:
-        return GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
-    if b"must be run in a work tree" in done.stderr:
-        return GitError(done, code="repository-git-dir", remedy="this is a git dir: go to the work tree that it is of")
-    return GitError(done, code="repository-missing", remedy="go to your project's folder, or make it one: `git init`")
