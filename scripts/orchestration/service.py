@@ -3,7 +3,7 @@
 import secrets
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -88,16 +88,22 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         runner = Runner(loop, place, git.environment, console.output, stops.now)
         outside = _Outside(place, resolved, git, bus, runner, emit)
         ports = outside.ports(stops, started)
-        emit(started)
-        for what in dict.fromkeys(what for argv in choices.values() for what in agents.bypasses(argv)):
-            ports.tell("permissions", f"{what}: it may do whatever you may")
-        for warning in resolved.warnings:
-            ports.tell("config", warning)
-        if not place.git:
-            ports.tell("no-git", f"the turn lives in {config.state_file} alone: nothing is committed, judged or kept")
+        _announce(ports, started, resolved.warnings)
         ended = _ended(_serve(daemon, ports), daemon.turns)
         emit(ended)
         return ended
+
+
+def _announce(ports: Ports, started: RunStarted, warnings: Sequence[str]) -> None:
+    """Say what begins, and what a person should know before they leave it alone."""
+    ports.emit(started)
+    for what in dict.fromkeys(what for argv in started.agents.values() for what in agents.bypasses(argv)):
+        ports.tell("permissions", f"{what}: it may do whatever you may")
+    for warning in warnings:
+        ports.tell("config", warning)
+    if not ports.workspace.git:
+        file = ports.config.state_file
+        ports.tell("no-git", f"the turn lives in {file} alone: nothing is committed, judged or kept")
 
 
 def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
