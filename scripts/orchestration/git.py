@@ -17,7 +17,7 @@ from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, 
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.process import Completed, Loop, Request
 from orchestration.reaper import working_in
-from orchestration.tree import Change, Commit, Dirt, File
+from orchestration.tree import Change, Commit, Dirt, File, read_status, split_at_links
 
 TIMEOUT = 600.0
 _LOCK_PATIENCE = 10.0
@@ -217,33 +217,10 @@ class Git:
         return {oid: int(size) for oid, size in (row.split() for row in rows.splitlines()) if size.isdigit()}
 
     def dirt(self) -> Dirt:
-        """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out.
-
-        A submodule that is only dirty inside is named as a nested repository is: untracked, with a `/`.
-        """
-        text = self.ask("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--no-renames")
-        head = branch = None
-        tracked: list[str] = []
-        untracked: list[str] = []
-        unmerged: list[str] = []
-        removed: list[str] = []
-        columns = {"1": 8, "u": 10}
-        for row in text.split("\0"):
-            kind = row[:1]
-            if row.startswith("# branch.oid "):
-                head = row.removeprefix("# branch.oid ")
-            elif row.startswith("# branch.head "):
-                branch = row.removeprefix("# branch.head ")
-            elif kind == "?":
-                untracked.append(row[2:])
-            elif row.startswith("1 .M S."):
-                untracked.append(row.split(" ", 8)[8] + "/")
-            elif kind in columns:
-                tracked.append(row.split(" ", columns[kind])[columns[kind]])
-                unmerged += tracked[-1:] if kind == "u" else []
-                removed += tracked[-1:] if row.startswith("1 D") else []
-        head, branch = (None if name in {"(initial)", "(detached)"} else name for name in (head, branch))
-        return Dirt(head, branch, tracked, untracked, unmerged, removed)
+        """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""
+        return read_status(
+            self.ask("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--no-renames")
+        )
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
@@ -301,7 +278,7 @@ class Git:
 
         Paths that git cannot read are left as the index has them; a path below what is a symbolic link now is gone.
         """
-        gone, there = self._split_at_links(paths)
+        gone, there = split_at_links(self.top, paths)
         real = self.top / self.ask("rev-parse", "--git-path", "index")
         with _temporary(scratch) as index:
             if real.exists():
@@ -315,20 +292,6 @@ class Git:
             if done.code not in {0, 1}:
                 raise PathGoneError(done) if b"did not match any files" in done.stderr else GitError(done)
             return self.ask("write-tree", index=index)
-
-    def _split_at_links(self, paths: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Return the paths that lie below a symbolic link of the work tree, and the others."""
-        links: dict[Path, bool] = {self.top: False}
-
-        def is_below(folder: Path) -> bool:
-            if folder not in links:
-                links[folder] = folder.is_symlink() or is_below(folder.parent)
-            return links[folder]
-
-        split: tuple[list[str], list[str]] = ([], [])
-        for path in paths:
-            split[not is_below((self.top / path).parent)].append(path)
-        return split
 
     def tree_with(self, tree: str, changes: Iterable[Change], scratch: Path) -> str:
         """Return `tree` with these paths changed; the real index is not touched."""

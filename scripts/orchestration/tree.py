@@ -1,7 +1,8 @@
 """The values of git's vocabulary: what differs, what is to be committed, how a work tree stands."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -57,3 +58,47 @@ class Dirt(NamedTuple):
     untracked: list[str]
     unmerged: Collection[str] = ()
     removed: Collection[str] = ()
+
+
+def read_status(text: str) -> Dirt:
+    """Read what `git status --porcelain=v2 --branch -z --no-renames` says.
+
+    A submodule that is only dirty inside is named as a nested repository is: untracked, with a `/`.
+    """
+    head = branch = None
+    tracked: list[str] = []
+    untracked: list[str] = []
+    unmerged: list[str] = []
+    removed: list[str] = []
+    columns = {"1": 8, "u": 10}
+    for row in text.split("\0"):
+        kind = row[:1]
+        if row.startswith("# branch.oid "):
+            head = row.removeprefix("# branch.oid ")
+        elif row.startswith("# branch.head "):
+            branch = row.removeprefix("# branch.head ")
+        elif kind == "?":
+            untracked.append(row[2:])
+        elif row.startswith("1 .M S."):
+            untracked.append(row.split(" ", 8)[8] + "/")
+        elif kind in columns:
+            tracked.append(row.split(" ", columns[kind])[columns[kind]])
+            unmerged += tracked[-1:] if kind == "u" else []
+            removed += tracked[-1:] if row.startswith("1 D") else []
+    head, branch = (None if name in {"(initial)", "(detached)"} else name for name in (head, branch))
+    return Dirt(head, branch, tracked, untracked, unmerged, removed)
+
+
+def split_at_links(top: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the paths that lie below a symbolic link of the work tree `top`, and the others."""
+    links = {top: False}
+
+    def is_below(folder: Path) -> bool:
+        if folder not in links:
+            links[folder] = folder.is_symlink() or is_below(folder.parent)
+        return links[folder]
+
+    split: tuple[list[str], list[str]] = ([], [])
+    for path in paths:
+        split[not is_below((top / path).parent)].append(path)
+    return split
