@@ -8,7 +8,8 @@ import pytest
 
 from conftest import Meanwhile, Project, Ran, assert_at_rest, entries, full_tree, kept, untouched
 from orchestration.collect import Rules
-from orchestration.settings import Config
+from orchestration.settings import ActorSettings, ActorsSettings, Config
+from orchestration.state import Actor
 from orchestration.tree import Change
 from orchestration.workspace import Workspace
 
@@ -105,6 +106,17 @@ def test_what_is_not_the_turns_is_not_measured(project: Project, run: Run) -> No
         "?? src/untracked.py",
         "?? tmp/z",
     }
+
+
+def test_what_is_the_tools_is_not_committed_though_the_agent_staged_it(project: Project, run: Run) -> None:
+    stage = "mkdir -p logs/x tmp; touch logs/x/y tmp/z; git add -f logs/x/y tmp/z; echo more >> docs/plan.md"
+
+    assert run(stage, *DOCS).exit_code == 0
+
+    assert project.git("show", "--format=", "--name-only", "HEAD^") == "docs/plan.md"
+    assert project.dirt() == "A  logs/x/y\nA  tmp/z"
+    ran = run("true", "--once")  # a person may want them out of the index, and is asked
+    assert (ran.code, ran.reason.splitlines()[1:]) == ("dirty-tree", ["  logs/x/y", "  tmp/z"])
 
 
 def test_a_persons_file_that_the_agent_changes_outside_its_scope_counts(project: Project, run: Run) -> None:
@@ -264,6 +276,18 @@ def test_globs_are_gitignores_and_anchored_at_the_project(
         Change("100644", "o", path) for path in [*(f"{prefix}{path}" for path in [*within, *beyond]), *own, *elsewhere]
     ]
 
-    named = Rules(Config(), place).outside_scope(globs, changes)
+    config = Config(actors=ActorsSettings(ralph=ActorSettings(scope=globs)))
+    named = Rules(config, place).outside_scope(Actor.RALPH, changes)
 
     assert named == [*(f"{prefix}{path}" for path in beyond), *elsewhere]
+
+
+@pytest.mark.parametrize("key", ["actors.ralph.scope", "actors.galph.scope", "doc_whitelist", "tracked_output_globs"])
+@pytest.mark.parametrize("glob", ["src/[z-a]", "src\\"])
+def test_a_glob_that_cannot_be_read_is_refused_before_any_agent_runs(
+    project: Project, run: Run, key: str, glob: str
+) -> None:
+    ran = run("touch ran", "-c", f"{key}={glob}")
+    assert (ran.exit_code, ran.code, "scope" in ran.remedy) == (2, "config-bad-value", True)
+    assert not (project.path / "ran").exists()
+    assert project.journal() == "idle"

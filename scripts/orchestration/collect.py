@@ -3,6 +3,7 @@
 Everything is a difference of trees: the work tree at the claim, HEAD after the agent, the work tree now.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from orchestration.git import Git
 from orchestration.git_errors import PathGoneError
 from orchestration.journal import Claim, Turn
 from orchestration.settings import Config
+from orchestration.state import Actor
 from orchestration.tree import Change, Commit, Dirt, File
 from orchestration.workspace import Workspace
 
@@ -49,6 +51,7 @@ class Rules:
         self._docs = self._globs(config.doc_whitelist)
         self._reports = self._globs(config.report_path_globs)
         self._outputs = self._globs(config.tracked_output_globs)
+        self._scopes = {actor: self._globs(config.actors.of(actor).scope) for actor in Actor}
 
     def ours(self, path: str) -> bool:
         """Tell whether a path is the tool's: the state file, logs, tmp; never a leftover."""
@@ -79,9 +82,9 @@ class Rules:
             return "output", 32 * MIB
         return "", 0
 
-    def outside_scope(self, globs: Sequence[str], changes: Iterable[Change]) -> list[str]:
-        """Return the changed paths that no glob of a scope allows, but for the tool's own."""
-        scope = self._globs(globs)
+    def outside_scope(self, actor: Actor, changes: Iterable[Change]) -> list[str]:
+        """Return the changed paths that no glob of an actor's scope allows, but for the tool's own."""
+        scope = self._scopes[actor]
 
         def allowed(path: str) -> bool:
             inside = self.inside(path)
@@ -105,7 +108,7 @@ class Rules:
 
         try:
             return GitIgnoreSpec.from_lines(anchored(pattern) for pattern in patterns)
-        except ValueError as error:
+        except (ValueError, re.error) as error:
             raise UsageError(
                 f"a glob cannot be read: {error}",
                 code="config-bad-value",

@@ -124,13 +124,12 @@ class Judge:
 
     def _out_of_scope(self, turn: Turn, left: str) -> Failure | None:
         """Return why the turn fails if it changed a path outside its actor's scope, committed or not."""
-        globs = self._actor(turn).scope
-        if not globs or turn.before == left:
-            return None
-        outside = self.collector.rules.outside_scope(globs, self._git.difference(turn.before, left))
-        if not outside:
+        if not self._actor(turn).scope or turn.before == left:
             return None
         actor = turn.claim.actor
+        outside = self.collector.rules.outside_scope(actor, self._git.difference(turn.before, left))
+        if not outside:
+            return None
         reason = f"{actor} changed files outside its scope: {listed(outside)} (actors.{actor}.scope)"
         return Failure(reason=reason, code=SCOPE)
 
