@@ -5,13 +5,14 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import SUBJECT, Project, Ran, assert_at_rest, executable, kept
+from conftest import DOOR, SUBJECT, Project, Ran, assert_at_rest, executable, kept
 
 pytestmark = pytest.mark.usefixtures("ralphs_turn")
 
@@ -282,6 +283,17 @@ def test_a_gate_that_is_cut_short_runs_again_and_the_agent_does_not(
     assert set(project.dirt().splitlines()) >= {" M README.md", " M src/app.py", "?? coverage.xml", "?? theirs.txt"}
     assert project.state()["status"] == "complete"
     assert_at_rest(project)
+
+
+def test_a_stop_that_a_gate_asks_for_ends_it_and_the_next_start_goes_on(
+    project: Project, run: Run, gates: Callable[..., None]
+) -> None:
+    gates(f"test -e ../second && exit 0; : > ../second; {sys.executable} {DOOR} stop --now && exec sleep 1000")
+
+    ran = run(WORK)
+
+    assert (ran.exit_code, ran.code, project.journal()) == (143, "stop-now", "judged")
+    assert (run("exit 1", "--once").exit_code, project.state()["status"]) == (0, "complete")
 
 
 def test_a_branch_that_moved_while_a_gate_was_cut_short_keeps_both(
