@@ -229,6 +229,9 @@ def test_what_a_person_changes_before_the_next_start_is_theirs(
         assert (project.path / name).read_text() == "changed since\n"
     assert (project.path / "mode.txt/inside.txt").exists()
     late = {" M README.md", "?? notes.txt", " D mode.txt", "?? mode.txt/inside.txt"}
+    why = set(project.git("for-each-ref", "--format=%(subject)", "refs/rescue/").splitlines())
+    failed = {"rescue: agent-failed", "rescue: the work tree at the claim"}
+    assert why == ({"rescue: interrupted"} if end is stop else failed)
     assert set(project.dirt().splitlines()) == THEIRS - {" M mode.txt"} | late
 
 
@@ -268,6 +271,18 @@ def test_a_person_who_commits_or_undoes_the_agents_half_before_the_next_start_is
     assert project.subjects()[-3:-1] == ["a person commits the half", SUBJECT + "1 file: done.new"]
     assert kept(project, "HEAD", "src/app.py") == "print('hello')"
     assert_at_rest(project)
+
+
+def test_a_restart_before_which_nothing_was_changed_keeps_no_more(project: Project, run: Run) -> None:
+    project.write("notes.txt", "a person's\n")
+    stop(project, run)
+
+    ran = run("test -s half.new")
+
+    assert (ran.exit_code, ran.notices) == (0, {}), ran.reason
+    assert project.subjects()[-2] == SUBJECT + "2 files: half.new, src/app.py"
+    assert project.dirt() == "?? notes.txt"
+    assert project.rescued() == []
 
 
 def test_a_garbage_collection_does_not_lose_what_was_before_the_turn(project: Project, run: Run) -> None:

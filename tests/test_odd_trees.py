@@ -1,12 +1,14 @@
 """Work trees as they are found: submodules, links, modes, names, sizes, sparse checkouts."""
 
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import SUBJECT, Project, Ran, assert_at_rest, entries, full_tree, kept, repository
+from conftest import SUBJECT, Project, Ran, assert_at_rest, entries, executable, full_tree, kept, repository
 
 pytestmark = pytest.mark.usefixtures("ralphs_turn")
 
@@ -145,10 +147,34 @@ def test_every_kind_of_change_is_committed_or_kept_as_it_is(
     assert run("true", "--once").exit_code == 0  # what the failed turn left is no surprise
 
 
-def test_a_file_that_cannot_be_read_is_left_where_it_is(project: Project, run: Run) -> None:
-    ran = run("echo x > new.txt; ln -s loop loop; mkdir odd; : > odd/.git")
+def test_what_no_git_can_hold_is_not_in_the_way(project: Project, run: Run) -> None:
+    ran = run("echo x > new.txt; ln -s loop loop; mkdir odd; : > odd/.git; mkfifo pipe")
     assert ran.exit_code == 0, ran.reason
     assert "new.txt" in project.git("ls-tree", "-r", "--name-only", "HEAD").splitlines()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_that_vanishes_between_two_looks_is_looked_for_again_and_not_for_ever(
+    project: Project, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    real, path = shutil.which("git"), os.environ["PATH"]
+    shim = tmp_path / "bin/git"
+    shim.parent.mkdir()
+    comes = '*" status "*) : > .#app.py;; ' if again else ""
+    executable(shim, f'#!/bin/sh\ncase "$*" in {comes}*" add -A "*) rm -f .#app.py;; esac\nexec {real} "$@"\n')
+    monkeypatch.setenv("PATH", f"{shim.parent}:{path}")
+
+    ran = run("echo x > .#app.py; echo x > new.txt")
+
+    if again:
+        assert (ran.exit_code, ran.code, ".#app.py" in ran.reason) == (3, "git-failed", True)
+        assert project.journal() == "idle"
+        monkeypatch.setenv("PATH", path)
+        (project.path / ".#app.py").unlink(missing_ok=True)
+        ran = run("echo x > new.txt")
+    assert (ran.exit_code, ran.notices) == (0, {}), ran.reason
+    assert project.subjects()[-2] == SUBJECT + "1 file: new.txt"
+    assert project.dirt() == ""
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -254,4 +280,4 @@ def test_an_index_of_another_kind_is_left_as_it_is(
     assert kept(project, "HEAD", "hidden/deep/two.txt") == "two"
     now = [row for row in project.git("ls-files", "-v").splitlines() if not row.startswith("H")]
     assert now == flagged
-    assert_at_rest(project) if (project.path / "sync/state.json").exists() else None
+    assert_at_rest(project)

@@ -576,7 +576,6 @@ def test_leftovers_of_every_kind_and_name_are_committed_as_they_are(project: Pro
         ("git rm -q README.md", "README.md"),
         ("git mv README.md READ.md", "READ.md README.md"),
         ("git mv README.md readme.md; echo x >> readme.md", "README.md readme.md"),
-        ("git rm -q --cached README.md", ""),
         ("git rm -q README.md; mkdir README.md; echo x > README.md/in", "README.md README.md/in"),
         ("git rm -q src/app.py; echo x > src", "src src/app.py"),
     ],
