@@ -15,13 +15,13 @@ from orchestration.environment import for_git, with_identity
 from orchestration.errors import OrchestrationError
 from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
+from orchestration.packing import Folder, Pack
 from orchestration.process import Completed, Loop, Request
 from orchestration.reaper import working_in
 from orchestration.tree import Change, Commit, Dirt, File, read_status, split_at_links
 
 TIMEOUT = 600.0
 _LOCK_PATIENCE = 10.0
-_IMPORT_REF = b"refs/orchestration/import"
 _OPERATIONS = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
@@ -248,23 +248,30 @@ class Git:
     def commit_files(self, parent: str | None, files: Iterable[File], message: str) -> str:
         """Make a commit object that is `parent` (None: nothing) with `files` changed, and return its id.
 
-        One `git fast-import` makes blobs, trees and commit; it reads no more of the parent than the folders of `files`.
-        Nothing refers to the commit yet, no hook runs, and it is not signed.
+        One `git unpack-objects` writes blobs, trees and commit; no more of the parent is read than the folders of
+        `files`. Nothing refers to the commit yet, no hook runs, and it is not signed.
         """
-        name, zone = self._committer()
-        when = int(self.loop.clock.now().timestamp())
-        text = message.encode(errors="surrogateescape")
-        stream = bytearray(b"feature done\ncommit %b\nmark :1\n" % _IMPORT_REF)
-        stream += os.fsencode(f"committer {name} {when} {zone}\ndata {len(text)}\n") + text
-        stream += b"\nfrom %b\n" % parent.encode() if parent else b"\n"
+        new = Pack(len(parent or self._nothing()))
+        top = Folder(self._tree_object, self.tree(parent) if parent else None)
         for file in sorted(files, key=lambda file: file.gone, reverse=True):  # a folder may take a file's place
-            stream += file.command()
-        stream += b"\nget-mark :1\nreset %b\nfrom %b\n\ndone\n" % (_IMPORT_REF, self._nothing(parent).encode())
-        return self.ask("fast-import", "--quiet", "--force", stdin=bytes(stream))
+            top.change(file, new)
+        name, zone = self._committer()
+        who = f"{name} {int(self.loop.clock.now().timestamp())} {zone}"
+        lines = [f"tree {top.save(new) or new.add('tree', b'')}", *([f"parent {parent}"] if parent else [])]
+        head = os.fsencode("\n".join([*lines, f"author {who}", f"committer {who}", "", ""]))
+        commit = new.add("commit", head + message.encode(errors="surrogateescape"))
+        self.ask("unpack-objects", "-q", stdin=new.encode())
+        return commit
 
-    def _nothing(self, like: str | None = None) -> str:
-        """Return the id that names no object, of the repository's length: that of `like`, or asked for."""
-        return "0" * len(like or self.ask("hash-object", "-t", "tree", "--stdin"))
+    def _tree_object(self, oid: str) -> bytes:
+        data = self.blobs([oid])[0]
+        if data is None:
+            raise OrchestrationError(f"the tree {oid} is not there", code="object-missing", remedy="see `git fsck`")
+        return data
+
+    def _nothing(self) -> str:
+        """Return the id that names no object, of the repository's length."""
+        return "0" * len(self.ask("hash-object", "-t", "tree", "--stdin"))
 
     def _committer(self) -> tuple[str, str]:
         """Return `Name <email>` and time zone, asked once."""

@@ -12,7 +12,6 @@ FLAGS = (
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.safecrlf=false",
     "-c", "log.showSignature=false",
-    "-c", "fastimport.unpackLimit=100",
     "-c", "i18n.commitEncoding=UTF-8",
 )  # fmt: skip
 """What every command of ours is given, whatever the repository is configured for."""

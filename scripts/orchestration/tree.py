@@ -1,6 +1,5 @@
 """The values of git's vocabulary: what differs, what is to be committed, how a work tree stands."""
 
-import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,15 +26,6 @@ class File(NamedTuple):
     def gone(self) -> bool:
         """Whether the path is to be removed."""
         return self.data is None and self.oid is None
-
-    def command(self) -> bytes:
-        """Return the line of git fast-import's language."""
-        path = b'"%b"' % os.fsencode(self.path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-        if self.data is not None:
-            return b"M %b inline %b\ndata %d\n%b\n" % (self.mode.encode(), path, len(self.data), self.data)
-        if self.oid is not None:
-            return b"M %b %b %b\n" % (self.mode.encode(), self.oid.encode(), path)
-        return b"D %b\n" % path
 
 
 class Commit(NamedTuple):
