@@ -1,13 +1,16 @@
 """What a turn costs beside the least that a shell loop would do: spawn the agent, `git add`, `git commit`.
 
-Both run in turn on one machine, in blocks, with the same agent and the same `core.fsync=all`. The agent notes when it
-starts; a sample is the time from one start to the next, so that the start of the daemon does not count.
+And what one costs without git, beside spawning the agent alone. All run in turn on one machine, in blocks, with the
+same agent and the same `core.fsync=all`. The agent notes when it starts; a sample is the time from one start to the
+next, so that the start of the daemon does not count.
 """
 
 import argparse
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +23,7 @@ BLOCK = 10
 
 
 class Bench:
-    """Two repositories side by side, and one agent."""
+    """Two repositories and a plain folder side by side, and one agent."""
 
     def __init__(self, folder: Path, files: int) -> None:
         self.starts = folder / "starts"
@@ -36,6 +39,9 @@ class Bench:
                 path.write_text(f"{number}\n")
             repository(top, self.env)
         tool(self.tool, self.env, "init")
+        self.plain = folder / "plain"
+        self.plain.mkdir()
+        tool(self.plain, self.env, "init", "--no-git")
 
     def taken(self) -> list[float]:
         """Return the times between the noted starts, in milliseconds, and forget them."""
@@ -43,10 +49,16 @@ class Bench:
         self.starts.unlink()
         return [1000 * (after - before) for before, after in pairwise(starts)]
 
-    def tool_block(self) -> list[float]:
+    def tool_block(self, place: Path) -> list[float]:
         """Return the samples of a run of the tool: two turns an iteration."""
         once = ("run", "-q", "-n", str(BLOCK // 2), "--agent", str(self.agent), "--router-review-every-n", "0")
-        tool(self.tool, self.env, *once)
+        tool(place, self.env, *once)
+        return self.taken()
+
+    def spawn_block(self) -> list[float]:
+        """Return the samples of as many agents alone."""
+        for _ in range(BLOCK):
+            subprocess.run([self.agent], check=True, capture_output=True)
         return self.taken()
 
     def floor_block(self) -> list[float]:
@@ -67,9 +79,20 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), given.files)
-        samples = interleaved(max(1, given.turns // BLOCK), {"tool": bench.tool_block, "floor": bench.floor_block})
-    tool_50, floor_50 = (percentiles(samples[name])[0] for name in ("tool", "floor"))
-    tell([*table(samples), f"above the floor: {tool_50 - floor_50:.1f} ms a turn, {tool_50 / floor_50:.2f} times"])
+        jobs: dict[str, Callable[[], list[float]]] = {
+            "tool": partial(bench.tool_block, bench.tool),
+            "floor": bench.floor_block,
+            "tool, no git": partial(bench.tool_block, bench.plain),
+            "agent alone": bench.spawn_block,
+        }
+        samples = interleaved(max(1, given.turns // BLOCK), jobs)
+    tell([*table(samples), beyond(samples, "tool", "floor"), beyond(samples, "tool, no git", "agent alone")])
+
+
+def beyond(samples: dict[str, list[float]], job: str, floor: str) -> str:
+    """Return how far a job's median lies above its floor's."""
+    here, there = (percentiles(samples[name])[0] for name in (job, floor))
+    return f"{job}: {here - there:.1f} ms a turn above {floor}, {here / there:.2f} times"
 
 
 if __name__ == "__main__":

@@ -218,9 +218,8 @@ class Git:
 
     def dirt(self) -> Dirt:
         """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""
-        return read_status(
-            self.ask("--no-optional-locks", "status", "--porcelain=v2", "--branch", "-z", "-uall", "--no-renames")
-        )
+        told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "-z", "-uall", "--no-renames")
+        return read_status(self.ask("--no-optional-locks", "status", *told))
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
@@ -255,12 +254,14 @@ class Git:
         top = Folder(self._tree_object, self.tree(parent) if parent else None)
         for file in sorted(files, key=lambda file: file.gone, reverse=True):  # a folder may take a file's place
             top.change(file, new)
+        tree = top.save(new) or new.add("tree", b"")
         name, zone = self._committer()
         who = f"{name} {int(self.loop.clock.now().timestamp())} {zone}"
-        lines = [f"tree {top.save(new) or new.add('tree', b'')}", *([f"parent {parent}"] if parent else [])]
+        lines = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
         head = os.fsencode("\n".join([*lines, f"author {who}", f"committer {who}", "", ""]))
         commit = new.add("commit", head + message.encode(errors="surrogateescape"))
         self.ask("unpack-objects", "-q", stdin=new.encode())
+        self._reader.learn(f"{commit}^{{tree}}", tree)
         return commit
 
     def _tree_object(self, oid: str) -> bytes:

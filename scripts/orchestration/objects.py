@@ -62,6 +62,10 @@ class ObjectReader:
         """
         return [data for _, data in self._ask("contents", names)]
 
+    def learn(self, name: str, oid: str, data: bytes | None = None) -> None:
+        """Remember what is known of a commit that was just made."""
+        self._known[name] = oid, data
+
     def _ask(self, question: str, names: Sequence[str]) -> list[Answer]:
         """Answer what is known already, and ask git for the rest."""
         fresh = [name for name in dict.fromkeys(names) if not self._knows(question, name)]
