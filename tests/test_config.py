@@ -568,8 +568,8 @@ def test_an_executable_is_found_by_relative_path_from_where_the_person_stands_an
         ("./src", "src' was not found", "use `checklist`"),
         (
             "",
-            "no agent is configured for galph",
-            "give --agent or set `agent.default`: checklist, mine, any executable",
+            "no agent is configured to run supervisor.md for galph",
+            "to one of: checklist, mine, any executable",
         ),
     ],
 )
@@ -596,10 +596,10 @@ def test_no_agent_is_never_a_silent_fall_back(project: Project, capsys: Capture)
     capsys.readouterr()
 
     assert project.call("run") == 2
-    assert "no agent is configured for galph" in capsys.readouterr().err
+    assert "no agent is configured to run supervisor.md for galph" in capsys.readouterr().err
 
     assert project.call("run", "--agent-role", "galph=checklist") == 2
-    assert "no agent is configured for ralph" in capsys.readouterr().err
+    assert "no agent is configured to run main.md for ralph" in capsys.readouterr().err
     assert project.subjects() == ["first", "orchestrator init: two agents take turns here"]
 
 
@@ -633,7 +633,7 @@ LAYERS = [
     ("agent: {default: <a>, prompts: {main: <c>}}", ("--agent-role", "galph=b"), "b c b"),
     ("agent: {default: <a>, prompts: {main: <c>}}", ("--agent-role", "loop=b"), "a b a"),
     ("agent: {default: <a>, prompts: {reviewer: <c>}}", ("--agent-prompt", "supervisor=b"), "b a c"),
-    ("agent: {roles: {galph: <a>, ralph: <a>}}", ("--agent", "b"), "a a a"),
+    ("agent: {roles: {galph: <a>, ralph: <a>}}", ("--agent", "b"), "b b b"),
     (
         "agent: {roles: {galph: <a>, ralph: <a>}}",
         ("--agent-role", "galph=b", "--agent-prompt", "reviewer.md=c"),

@@ -359,7 +359,7 @@ ROWS = [
     Row(nothing, "state", OK, "galph, iteration 1 (idle)"),
     Row(state_missing, "state", PROBLEM, "is missing", "`orchestrator init`"),
     Row(state_not_committed, "state", PROBLEM, "is not committed", "`orchestrator init`"),
-    Row(state_cut, "state", PROBLEM, "ends before its object is closed", "git checkout <commit> -- sync/state.json"),
+    Row(state_cut, "state", PROBLEM, "ends before its object is closed", "git checkout COMMIT -- sync/state.json"),
     Row(state_elsewhere, "state", PROBLEM, "belongs to the branch main", "`git switch main`"),
     Row(running_elsewhere, "state", PROBLEM, "galph runs since 2026-01-20", "`orchestrator stamp galph fail`"),
     Row(failed, "state", PROBLEM, "galph's turn of iteration 1 failed: the agent agent ended", "`orchestrator retry`"),
@@ -383,7 +383,7 @@ ROWS = [
         nothing, "agents", OK, "galph supervisor.md, ralph main.md, galph reviewer.md: ", args=["--agent", "checklist"]
     ),
     Row(nothing, "agents", OK, "ralph main.md: ", args=["--agent-role", "ralph=checklist"]),
-    Row(nothing, "agents", PROBLEM, "no agent is configured for galph", "give --agent"),
+    Row(nothing, "agents", PROBLEM, "no agent is configured to run supervisor.md for galph", "give --agent"),
     Row(nothing, "agents", PROBLEM, "'claud' was not found", "checklist", ["--agent", "claud"]),
     Row(agent_not_executable, "agents", PROBLEM, "is not executable", "chmod +x", ["--agent", "./my-agent.sh"]),
     Row(
@@ -585,8 +585,8 @@ def test_a_person_reads_a_line_a_finding_and_its_remedy_below(bench: Bench, caps
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("✓ git           git version 2.")
     agents = next(number for number, line in enumerate(lines) if line.startswith("✗ agents"))
-    assert lines[agents + 1] == "                no agent is configured for ralph"
-    assert lines[agents + 2].startswith("                give --agent or set `agent.default`")
+    assert lines[agents + 1] == "                no agent is configured to run main.md for ralph"
+    assert lines[agents + 2].startswith("                give --agent, or set `agent.default`")
     assert any(line.startswith("! branch        main") for line in lines)
     assert any(line.startswith("✗ state         galph's turn") for line in lines)
 

@@ -145,7 +145,6 @@ def test_a_gate_is_ended_at_its_limit_and_so_is_what_it_leaves_behind(
         ("echo code > code.txt", ["-c", "actors.ralph.leftovers=fail"], "leftovers"),
         ("echo code > code.txt", ["-c", "actors.ralph.scope=docs/"], "scope"),
         ("git switch -q --detach", [], "switched-branch"),
-        ("true", ["--prompt-main", "absent.md"], "route-missing-file"),
     ],
 )
 def test_gates_are_not_asked_about_a_turn_that_failed_before(

@@ -870,7 +870,7 @@ def running_state(project: Project) -> None:
         (another_branch, ["--branch", "nowhere"], "state-missing", "orchestrator init"),
         (without_state_file, [], "state-missing", "orchestrator init"),
         (untracked_state, [], "state-not-committed", "orchestrator init"),
-        (older_state, [], "state-backwards", "sync/state.json"),
+        (older_state, [], "state-backwards", "`orchestrator init --adopt`"),
         (running_state, [], "state-running", "`orchestrator stamp ralph fail`"),
     ],
 )

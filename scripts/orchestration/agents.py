@@ -43,9 +43,9 @@ def _name(config: Config, actor: Actor, prompt: str) -> str:
     if name is None:
         choices = [CHECKLIST, *config.agents, "any executable that reads a prompt on standard input"]
         raise UsageError(
-            f"no agent is configured for {actor}",
+            f"no agent is configured to run {prompt} for {actor}",
             code="agent-missing",
-            remedy=f"give --agent or set `agent.default`: {', '.join(choices)}",
+            remedy=f"give --agent, or set `agent.default` in orchestration.yaml, to one of: {', '.join(choices)}",
         )
     return name
 

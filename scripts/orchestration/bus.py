@@ -75,10 +75,14 @@ class Bus(Protocol):
 def decisions(now: State, option: str = "") -> str:
     """Name the commands that end a standstill; `option` says which state is meant."""
     if now.status is Status.FAILED:
-        accept = " --accept-scope" if now.failure and now.failure.code == SCOPE else ""
+        if now.failure and now.failure.code == SCOPE:
+            return (
+                f"put these files back and `orchestrator retry{option}`; "
+                f"or let them pass: `orchestrator skip --accept-scope{option}`"
+            )
         return (
             f"`orchestrator retry{option}` runs it again on the tree as it is; "
-            f"`orchestrator skip{accept}{option}` goes on with the other actor"
+            f"`orchestrator skip{option}` goes on with the other actor"
         )
     if now.exit:
         return f"`orchestrator resume{option}` clears it"

@@ -21,7 +21,7 @@ def require_checked_out(git: Git, claim: Claim) -> None:
         raise Refused(
             f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out",
             code="turn-on-other-branch",
-            remedy=f"`git switch {claim.branch}`, and start again",
+            remedy=f"`git switch {claim.branch}`, and start again; or give the turn up: `orchestrator abandon`",
         )
 
 

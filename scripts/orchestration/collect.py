@@ -34,6 +34,15 @@ class Sorted(NamedTuple):
     rest: list[Change]
 
 
+class Trees(NamedTuple):
+    """The trees of a turn: `origin` and `head` are committed, at the first claim and now; the others are as it lies."""
+
+    origin: str
+    before: str
+    head: str
+    now: str
+
+
 class Rules:
     """The configuration's rules about leftovers, applied to git paths.
 
@@ -91,6 +100,10 @@ class Rules:
             return inside is not None and scope.match_file(inside)
 
         return [change.path for change in changes if not self.ours(change.path) and not allowed(change.path)]
+
+    def must_be_clean(self, path: str) -> bool:
+        """Tell whether a tracked path that is changed refuses a start: in the project, and not in logs or tmp."""
+        return self.inside(path) is not None and (path in self._own or not self.ours(path))
 
     def inside(self, path: str) -> str | None:
         """Return a git path relative to the project, None outside of it."""
@@ -165,27 +178,34 @@ class Collector:
         except OSError:  # deleted: the deletion itself is the change
             return True
 
-    def leftovers(self, before: str, head: str, now: str) -> tuple[list[Change], list[Change]]:
+    def changes(self, trees: Trees) -> list[Change]:
+        """Return what the turn changed, committed or not; what was uncommitted at the claim counts if it moved."""
+        theirs = {change.path for change in self._differing(trees.origin, trees.before)}
+        committed = [change for change in self._differing(trees.before, trees.head) if change.path not in theirs]
+        found = {change.path: change for change in [*committed, *self._differing(trees.before, trees.now)]}
+        return [found[path] for path in sorted(found)]
+
+    def leftovers(self, trees: Trees) -> tuple[list[Change], list[Change]]:
         """Return what the turn changed and did not commit: inside of the project, and outside of it.
 
-        A path that is still as it was at the claim is the person's, whatever HEAD says.
+        A path that was uncommitted at the claim, and is as it was, is the person's.
         """
-        if before == now:
-            return [], []
-        moved = {change.path for change in self._git.difference(before, now)}
-        changes = [
-            change
-            for change in self._git.difference(f"{head}^{{tree}}", now)
-            if change.path in moved and not self.rules.ours(change.path)
-        ]
+        changes = self._differing(trees.head, trees.now)
+        if changes:
+            moved = {change.path for change in self._differing(trees.before, trees.now)}
+            theirs = {change.path for change in self._differing(trees.origin, trees.before)} - moved
+            changes = [change for change in changes if change.path not in theirs and not self.rules.ours(change.path)]
         inside, outside = (
             [change for change in changes if (self.rules.inside(change.path) is None) is out] for out in (False, True)
         )
         return inside, outside
 
+    def _differing(self, old: str, new: str) -> list[Change]:
+        return self._git.difference(old, new) if old != new else []
+
     def overlay(self, tree: str, old: str, new: str) -> str:
         """Return `tree` with what differs between `old` and `new` as it is in `new`."""
-        changes = self._git.difference(old, new) if old != new else []
+        changes = self._differing(old, new)
         return self._git.tree_with(tree, changes, self._workspace.own) if changes else tree
 
     def sort(self, changes: Sequence[Change]) -> Sorted:

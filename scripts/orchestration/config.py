@@ -79,13 +79,15 @@ def _anchored(key: Key, given: Value, cwd: Path) -> Value:
 def _stacked(config: Config, layers: Sequence[Mapping[Key, Value]]) -> AgentSettings:
     """Stack the agent maps: a layer's prompts, then its roles, then the layer below (loop.md, "Precedence").
 
-    So a role that is given on the command line goes before a prompt's agent in the file.
+    So a role that is given on the command line goes before a prompt's agent in the file, and so does `--agent`.
     """
     own = routes(config).own(Actor.RALPH)
     prompts: dict[str, str] = {}
     roles: dict[Actor, str] = {}
     for layer in layers:
         given = {key[1]: checked(value) for key, value in layer.items() if key[0] == "agent"}
+        if given.get("default"):
+            prompts, roles = {}, {}  # an agent for all, said later, is for all
         here = given.get("roles", {})
         mine = {normalise(name, config.prompts_dir): agent for name, agent in given.get("prompts", {}).items()}
         left = {

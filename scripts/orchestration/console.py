@@ -166,7 +166,8 @@ def _stopped(event: RunEnded) -> list[str]:
 
 
 def _noticed(event: Notice) -> list[str]:
-    return [click.style("  ! ", fg="yellow") + f"{event.text}  [{event.code}]"]
+    mark = click.style("  · ", dim=True) if event.level == "info" else click.style("  ! ", fg="yellow")
+    return [f"{mark}{event.text}  [{event.code}]"]
 
 
 def _waiting(event: Waiting) -> list[str]:

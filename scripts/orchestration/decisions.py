@@ -15,13 +15,15 @@ from orchestration.clock import Clock
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
-from orchestration.journal import Idle, Journal, Posted
+from orchestration.git_work import GitWork
+from orchestration.journal import Idle, Journal, Posted, Stamped, Turn, claim_of, turn_of
 from orchestration.lock import held, refuse_other_turns
 from orchestration.ports import Halt
 from orchestration.posting import settle_post
 from orchestration.process import Loop
 from orchestration.settings import Config
 from orchestration.state import SCOPE, Actor, Failure, State, Status, Token
+from orchestration.verdict import Judge
 from orchestration.workspace import Workspace, instance_id
 
 
@@ -30,6 +32,7 @@ class Moment(NamedTuple):
 
     state: State
     branch: str
+    seen: Idle
     token: Token
     tip: str
     clock: Clock
@@ -95,8 +98,9 @@ def stamp(actor: Actor, *, ok: bool) -> Change:
 
 
 def adopt(moment: Moment) -> Decided:
-    """Decide that the state of the branch that this one came from is this branch's from now on."""
-    if moment.state.branch in {None, moment.branch}:
+    """Decide that this branch goes on from its state as it is: another branch's, or one that went back."""
+    went_back = moment.state.epoch < moment.seen.epoch or moment.state.iteration < moment.seen.iteration
+    if moment.state.branch in {None, moment.branch} and not went_back:
         raise Refused(
             f"the state is {moment.branch}'s already", code="adopt-own", remedy="`orchestrator status` shows it"
         )
@@ -145,7 +149,7 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         if change is not adopt:
             require_own(view.state, bus.branch)
         token = Token(max(view.state.epoch, idle.epoch) + 1, instance_id(workspace), secrets.token_hex(16))
-        decided = change(Moment(view.state, bus.branch, token, view.tip, clock))
+        decided = change(Moment(view.state, bus.branch, idle, token, view.tip, clock))
         if decided is None:
             return None
         after = replace(decided.after, branch=bus.branch)
@@ -160,6 +164,44 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         subject = state.subject(view.state, after, operator=decided.name)
         commit = hand_off.commit if workspace.git else None
         return Done(subject, commit, f"next: {after.expected_actor}, iteration {after.iteration}")
+
+
+def abandon(workspace: Workspace, config: Config, clock: Clock) -> str | None:
+    """Give up the turn in progress: its agent is ended, its work kept; the turn stands open as before it was claimed.
+
+    Returns:
+        The rescue ref of its work, None where there is none.
+
+    Raises:
+        Refused: no turn is in progress, it only waits for its hand-off, or its agent cannot be ended.
+        Locked: a daemon runs here.
+
+    """
+    with held(workspace, clock.now()), Loop(clock) as loop:
+        journal = Journal(workspace.journal)
+        entry = journal.read()
+        claim, turn = claim_of(entry), turn_of(entry)
+        if claim is None or isinstance(entry, Stamped):
+            what = f"{claim.name} has ended and waits for its hand-off" if claim else "no turn is in progress"
+            raise Refused(what, code="turn-none", remedy="`orchestrator status` shows where the loop stands")
+        alive = loop.end_survivors(claim.stamp)
+        if alive:
+            raise Refused(
+                f"processes of the turn survive SIGKILL: {alive}", code="agent-alive", remedy="end them first"
+            )
+        ref = _keep_work(workspace, config, Git(loop, workspace.top, inherited()), turn) if turn else None
+        journal.write(Idle(claim.token.epoch - 1, claim.iteration, branch=claim.branch))
+        return ref
+
+
+def _keep_work(workspace: Workspace, config: Config, git: Git, turn: Turn) -> str | None:
+    if not workspace.git:
+        return None
+    git = git.with_identity()
+    bus = open_bus(workspace, config, git, turn.claim.branch)
+    work = GitWork(git, Judge(git, workspace, bus, config, lambda *_: None), config, bus.branch)
+    work.break_locks(turn.claim)
+    return work.abandon(turn, git.resolve(f"refs/heads/{turn.claim.branch}"))
 
 
 def _between_turns(journal: Journal, bus: Bus) -> Idle:

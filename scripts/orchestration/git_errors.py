@@ -51,4 +51,8 @@ def not_a_work_tree(done: Completed, *, bare: bool) -> GitError:
         return GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
     if b"must be run in a work tree" in done.stderr:
         return GitError(done, code="repository-git-dir", remedy="this is a git dir: go to the work tree that it is of")
-    return GitError(done, code="repository-missing", remedy="go to your project's folder, or make it one: `git init`")
+    error = GitError(
+        done, code="repository-missing", remedy="go to your project, make it a repository (`git init`), or add --no-git"
+    )
+    error.message = "this is not a git repository"
+    return error

@@ -70,7 +70,7 @@ class GitWork:
 
     def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
         """Refuse changed tracked files of the project, unless a turn was allowed to leave them just so."""
-        dirty = [path for path in dirt.tracked if self._collector.rules.inside(path) is not None]
+        dirty = [path for path in dirt.tracked if self._collector.rules.must_be_clean(path)]
         if dirty and carry and self._git.resolve(carry.kept):
             changed = {change.path for change in self._git.difference(carry.kept, self._collector.snapshot(dirt))}
             dirty = [path for path in dirty if path in changed]
@@ -86,18 +86,18 @@ class GitWork:
 
         A retry goes on from the snapshot of the first attempt, but for what a person changed after it.
         """
-        claim, carry, before = entry.claim, entry.carry, entry.before
-        if carry and carry.is_for(claim.actor, claim.iteration):
-            before = self._collector.overlay(carry.before, carry.kept, before)
+        claim, carry, before, origin = entry.claim, entry.carry, entry.before, None
+        if carry and carry.is_for(claim.actor, claim.iteration) and self._have(carry.before, carry.kept):
+            before, origin = self._collector.overlay(carry.before, carry.kept, before), carry.origin
         pin = None
         if entry.uncommitted:
             pin = self._collector.rescue(claim, entry.before, claim.base, "the work tree at the claim")
-        return Turn(claim, before, pin)
+        return Turn(claim, before, pin, origin=origin)
 
     def go_on(self, turn: Turn) -> Turn:
         """Begin an interrupted turn again: what changed since it stopped is the person's, and pinned anew."""
-        if turn.stopped is None:
-            return turn
+        if turn.stopped is None or not self._have(turn.before, turn.stopped):
+            return replace(turn, stopped=None)
         now = self._collector.snapshot(self._git.dirt())
         if now == turn.stopped:
             return replace(turn, stopped=None)
@@ -106,6 +106,10 @@ class GitWork:
             self._collector.drop(turn.pin)
         before = self._collector.overlay(turn.before, turn.stopped, now)
         return replace(turn, before=before, pin=pin, stopped=None)
+
+    def _have(self, *trees: str) -> bool:
+        """Tell whether these trees are still there: no ref may hold them, and somebody may have pruned."""
+        return None not in self._git.ids(trees)
 
     # --- after the agent ---------------------------------------------------------------------------------------------
 
@@ -138,6 +142,8 @@ class GitWork:
         """End the turn after its gates: what they wrote counts as if it had been there at the claim."""
         left = self._collector.snapshot(self._git.dirt())
         checked = self._close(replace(entry, left=left), failure)
+        if not self._have(entry.turn.before, entry.left):
+            return checked
         before = self._collector.overlay(entry.turn.before, entry.left, left)
         return replace(checked, turn=replace(entry.turn, before=before))
 
@@ -159,7 +165,8 @@ class GitWork:
             return True
         pinned = f"{turn.pin}^{{tree}}"
         theirs = {change.path for change in self._git.difference(f"{turn.claim.base}^{{tree}}", pinned)}
-        theirs -= {change.path for change in self._git.difference(turn.before, pinned)}
+        if self._have(turn.before):
+            theirs -= {change.path for change in self._git.difference(turn.before, pinned)}
         touched = [change.path for change in self._git.difference(pinned, left) if change.path in theirs]
         if touched:
             some = listed(touched)
@@ -180,7 +187,8 @@ class GitWork:
         claim = checked.turn.claim
         if checked.failure is None and checked.left == self._git.tree(checked.work_head):
             return None
-        return Carry(claim.actor, claim.iteration, checked.turn.before, checked.left)
+        origin = checked.turn.origin or claim.base
+        return Carry(claim.actor, claim.iteration, checked.turn.before, checked.left, origin)
 
     def forget(self, checked: Checked) -> None:
         """Drop the pin if the person's files are as they were."""

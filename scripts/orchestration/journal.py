@@ -43,7 +43,8 @@ class Turn(msgspec.Struct, frozen=True):
     """A claimed turn.
 
     `before` is the tree of the work tree at the claim, `pin` the ref that keeps it where it differs from the base,
-    `reruns` counts unclean deaths, `stopped` is the tree when it was interrupted, where that is known.
+    `reruns` counts unclean deaths, `stopped` is the tree when it was interrupted, where that is known, `origin`
+    the commit on which a first attempt began that failed.
     """
 
     claim: Claim
@@ -52,6 +53,7 @@ class Turn(msgspec.Struct, frozen=True):
     reruns: int = 0
     interrupted: bool = False
     stopped: str | None = None
+    origin: str | None = None
 
     @property
     def name(self) -> str:
@@ -85,6 +87,7 @@ class Carry(msgspec.Struct, frozen=True):
     iteration: int
     before: str
     kept: str
+    origin: str | None = None
 
     def is_for(self, actor: Actor, iteration: int) -> bool:
         """Tell whether this is the same turn, to be tried again."""
@@ -266,7 +269,7 @@ class Journal:
         raise Refused(
             f"{claim.name if claim else 'a turn'} is in progress here",
             code="turn-open",
-            remedy="start it again as it was started then, with --once, and let it end",
+            remedy="let it end: start as it was started, with --once; or give it up: `orchestrator abandon`",
         )
 
     def write(self, entry: Entry) -> None:

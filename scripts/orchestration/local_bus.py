@@ -19,6 +19,9 @@ from orchestration.workspace import Workspace
 REGULAR = "100644"
 
 
+_BACK = "if the branch was moved back on purpose, go on from there: `orchestrator init --adopt`"
+
+
 class LocalBus:
     """Turn truth in `refs/heads/<branch>` of this clone.
 
@@ -60,7 +63,7 @@ class LocalBus:
         if now.branch not in {None, self.branch}:
             return View(tip, now)  # what this branch has seen says nothing of another's state
         with self._naming_the_file():
-            state.check_forward(now, epoch=epoch, iteration=iteration)
+            state.check_forward(now, epoch=epoch, iteration=iteration, remedy=_BACK)
         if parent is not None and parent != data:
             try:
                 older = state.parse(parent)

@@ -80,5 +80,5 @@ def refuse_other_turns(place: Workspace, state_file: str) -> None:
             raise Refused(
                 f"{claim.name} is in progress in this work tree, in another project or another way ({path})",
                 code="turn-elsewhere",
-                remedy="start it again as it was started then, with --once, and let it end",
+                remedy=f"start it as it was started then, with --once; if that is gone: `mv {path} {path}.gone`",
             )

@@ -69,6 +69,8 @@ class NoWork:
     def gated(self, entry: Judged, failure: Failure | None) -> Checked:
         """End the turn."""
         turn, decision, outcome, head = entry.turn, entry.decision, entry.outcome, entry.work_head
+        if not self._file.is_file() or self._file.read_bytes() != head.encode():
+            files.replace(self._file, head.encode())  # a gate has touched it
         return Checked(turn, decision, outcome, head, "", failure, entry.exit_reason, unpin=False)
 
     def left(self, checked: Checked) -> None:  # noqa: ARG002

@@ -11,7 +11,7 @@ from orchestration.agents import Agent
 from orchestration.bus import Bus
 from orchestration.buses import open_bus, require_checked_out
 from orchestration.clock import Clock
-from orchestration.collect import listed
+from orchestration.collect import Trees, listed
 from orchestration.config import Resolved, routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
@@ -214,7 +214,8 @@ def _uncommitted(git: Git, judge: Judge, turn: Turn | None) -> Uncommitted:
         return Uncommitted(left_alone=every)
     now = collector.snapshot(dirt)
     before = collector.overlay(turn.before, turn.stopped, now) if turn.stopped else turn.before
-    inside, outside = collector.leftovers(before, dirt.head or "HEAD", now)
+    origin = git.tree(turn.origin or turn.claim.base)
+    inside, outside = collector.leftovers(Trees(origin, before, git.tree(dirt.head or "HEAD"), now))
     allowed, rest = collector.sort(inside)
     left = {change.path for change in [*inside, *outside]}
     return Uncommitted(

@@ -32,6 +32,12 @@ def turn_name(iteration: int, actor: Actor, prompt: str) -> str:
     return f"iter-{iteration:05d}_{actor}_{PurePosixPath(prompt).with_suffix('').as_posix().replace('/', '-')}"
 
 
+class _Card(msgspec.Struct, frozen=True):
+    """What tells whose a run is."""
+
+    branch: str | None = None
+
+
 class RawLog:
     """An agent's output as it came; far above `cap` bytes the first half and at least the last quarter are kept.
 
@@ -123,6 +129,7 @@ class Reports:
     def __init__(
         self, logs: Path, branch: str, now: datetime, run: dict[str, Any], trouble: Callable[[str], None], keep: int = 0
     ) -> None:
+        self._logs = logs
         self.folder = branch_folder(logs, branch) / folder_stamp(now)
         self._run = run
         self._tell = trouble
@@ -176,6 +183,8 @@ class Reports:
                     number += 1
                     self.folder = wanted.with_name(f"{wanted.name}-{number}")
             self._run["folder"] = str(self.folder)
+            if not (self._logs / ".gitignore").exists():  # nobody ran `init`: logs are no work of anybody
+                files.create(self._logs / ".gitignore", b"*\n")
             run = msgspec.json.format(msgspec.json.encode(self._run), indent=2)
             files.create(self.folder / "run.json", run + b"\n")
             latest = self.folder.parent / "latest"
@@ -191,11 +200,20 @@ class Reports:
         """Delete the oldest runs beyond `keep`; whatever else lies there is not ours."""
         if not self._keep:
             return
-        cards = [card for card in self.folder.parent.glob(f"{_RUNS}/run.json") if not card.parent.is_symlink()]
+        cards = [card for card in self.folder.parent.glob(f"{_RUNS}/run.json") if self._is_of_this_branch(card)]
         older = [card for card in cards if card.parent != self.folder]  # this one stays, whatever the clock says
         older.sort(key=lambda card: (card.stat().st_mtime_ns, len(card.parent.name), card))  # a dropped name comes back
         for card in older[: max(0, len(older) - self._keep + 1)]:
             shutil.rmtree(card.parent)
+
+    def _is_of_this_branch(self, card: Path) -> bool:
+        """Tell whether a run is this branch's: one that differs in `/` and `-` alone has the same folder."""
+        if card.parent.is_symlink():
+            return False
+        try:
+            return msgspec.json.decode(card.read_bytes(), type=_Card).branch == self._run.get("branch")
+        except (OSError, msgspec.DecodeError):
+            return False  # not one of ours
 
     def _write_summary(self) -> None:
         rows = [

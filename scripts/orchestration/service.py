@@ -25,7 +25,7 @@ from orchestration.errors import ExitCode, OrchestrationError, UsageError
 from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted
 from orchestration.git import Git
 from orchestration.git_work import GitWork
-from orchestration.journal import Journal, claim_of
+from orchestration.journal import Idle, Journal, claim_of
 from orchestration.local_bus import LocalBus
 from orchestration.lock import held, refuse_other_turns
 from orchestration.no_work import NoWork
@@ -35,6 +35,7 @@ from orchestration.reports import Reports
 from orchestration.runner import Runner
 from orchestration.settings import Config
 from orchestration.solo_bus import SoloBus
+from orchestration.state import Actor
 from orchestration.subreaper import become_subreaper
 from orchestration.verdict import Judge
 from orchestration.watch import look_now_and_then, watching
@@ -56,6 +57,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
     if options.solo:
         place = place._replace(journal=place.journal.with_name(f"journal-{options.solo}.json"))
     requests = Control(place.control)
+    _require_prompts(place, config, options.solo)
     with ExitStack() as stack:
         # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
         stack.enter_context(held(place, clock.now(), partial(requests.withdraw, Request.STOP, Request.STOP_NOW)))
@@ -94,6 +96,32 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         return ended
 
 
+def _require_prompts(place: Workspace, config: Config, only: Actor | None) -> None:
+    """Refuse to pay an agent when a later turn's prompt is missing.
+
+    Raises:
+        UsageError: it has no file.
+
+    """
+    folder = place.root / config.prompts_dir
+    if not (only or folder.is_dir()):
+        return  # not set up at all, as the missing state says
+    for actor, prompt in agents.jobs(config):
+        if only in {None, actor} and not (folder / prompt).is_file():
+            raise UsageError(
+                f"{actor}'s prompt {config.prompts_dir}/{prompt} does not exist",
+                code="prompt-missing",
+                remedy="`orchestrator init` writes the usual ones; or correct the setting that names it",
+            )
+
+
+def _forget_attempts(journal: Journal) -> None:
+    """Have turns of one actor begin anew: what an earlier start left is known, but no turn is tried again."""
+    entry = journal.read()
+    if isinstance(entry, Idle) and entry.carry:
+        journal.write(replace(entry, carry=replace(entry.carry, iteration=0)))
+
+
 def _announce(ports: Ports, started: RunStarted, warnings: Sequence[str]) -> None:
     """Say what begins, and what a person should know before they leave it alone."""
     ports.emit(started)
@@ -126,6 +154,7 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
     local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
     if options.solo is None:
         return local
+    _forget_attempts(Journal(place.journal))
     return SoloBus(git, local, options.solo, claim.iteration if claim else None)
 
 

@@ -213,9 +213,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     reviewer_prompt: Annotated[Prompt, Opt("--prompt-reviewer", "The review's prompt.", "PROMPT")] = "reviewer.md"
     state_file: Annotated[Inside, Opt("--state-file", "Where the turn lives.", "FILE")] = "sync/state.json"
     logs_dir: Annotated[Inside, Opt("--logdir", "Where runs are recorded.", "FOLDER")] = "logs"
-    allow_dirty: Annotated[bool, Opt("--allow-dirty", "Begin although tracked files are changed; they stay yours.")] = (
-        False
-    )
+    allow_dirty: Annotated[
+        bool, Opt("--allow-dirty", "Begin although tracked files are changed; what an agent touches is kept first.")
+    ] = False
     tmp_dir: Annotated[Inside, Opt(help="Scratch files of agents; never committed.")] = "tmp"
     input_file: Annotated[Inside, Opt(help="What galph writes for ralph.")] = "input.md"
     doc_whitelist: Annotated[list[str], Opt(help="Documents that are committed for an actor: globs.")] = field(

@@ -112,7 +112,10 @@ def initial(branch: str | None, now: datetime) -> State:
 
 
 def _refuse(code: str, cause: str, remedy: str = "") -> Refused:
-    last_valid = "restore the last valid version: `git log --oneline -- {path}`, then `git checkout <commit> -- {path}`"
+    last_valid = (
+        "restore the last valid version: `git log --oneline -- {path}` names them; "
+        "`git checkout COMMIT -- {path} && git commit -m 'the state, restored'`"
+    )
     return Refused(f"the state file {cause}", code=f"state-{code}", remedy=remedy or last_valid)
 
 
@@ -254,8 +257,8 @@ def encode(state: State) -> bytes:
     return (json.dumps({**raw, **extra}, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def check_forward(state: State, *, epoch: int, iteration: int) -> None:
-    """Refuse a state that lies before one which this clone has already seen.
+def check_forward(state: State, *, epoch: int, iteration: int, remedy: str = "") -> None:
+    """Refuse a state that lies before one which this clone has already seen; `remedy` is what to type then.
 
     Raises:
         Refused: code `state-backwards`.
@@ -266,6 +269,7 @@ def check_forward(state: State, *, epoch: int, iteration: int) -> None:
             "backwards",
             f"went backwards: epoch {state.epoch}, iteration {state.iteration}; "
             f"this clone has seen epoch {epoch}, iteration {iteration}",
+            remedy,
         )
 
 
@@ -345,7 +349,7 @@ def subject(before: State, after: State, *, operator: str | None = None) -> str:
         return f"[SYNC i={after.iteration}] operator={operator} → next={after.expected_actor} status={after.status}"
     actor = before.expected_actor
     if after.status is Status.FAILED:
-        reason = (after.failure.reason.splitlines() or [""])[0][:60] if after.failure else ""
+        reason = (after.failure.reason.partition(" (")[0].splitlines() or [""])[0][:60] if after.failure else ""
         return f"[SYNC i={after.iteration}] actor={actor} status=fail {reason}".rstrip()
     if after.status in RUNNING.values():
         return f"[SYNC i={after.iteration}] actor={actor} status=running"

@@ -13,7 +13,7 @@ import msgspec
 
 from orchestration.errors import UsageError
 from orchestration.keys import Leaf, nearest
-from orchestration.yaml_file import scalar
+from orchestration.yaml_file import collection, scalar
 
 _NAMES = {
     bool: "true or false",
@@ -78,9 +78,12 @@ def expected(leaf: Leaf) -> str:
 def from_text(text: str, kind: Any) -> Any:  # noqa: ANN401
     """Read one setting's value from a flag or the environment: lists are a,b and maps are a=b,c=d.
 
-    Empty text unsets a setting that may be unset; what cannot be read stays text, for `checked` to refuse.
+    Either may also be written as in YAML, `[a, b]` or `{a: b}`: for items that hold a comma. Empty text unsets a
+    setting that may be unset; what cannot be read stays text, for `checked` to refuse.
     """
     wanted = bare(kind)
+    if (wanted, text.strip()[:1]) in {(list, "["), (dict, "{")}:
+        return collection(text)
     if not text.strip() and type(None) in get_args(get_args(kind)[0] if get_origin(kind) is Annotated else kind):
         return None
     if wanted is list:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from orchestration import state
 from orchestration.bus import Bus, Fenced
-from orchestration.collect import Collector, listed, subject
+from orchestration.collect import Collector, Trees, listed, subject
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, Ran, Turn
@@ -64,11 +64,22 @@ class Judge:
         if head is None:
             return None
         left = self.collector.snapshot(dirt)
-        failure = entry.outcome.failure or failure or self._out_of_scope(entry.turn, left)
+        trees = self._trees(entry.turn, head, left)
+        failure = entry.outcome.failure or failure or self._out_of_scope(entry.turn, trees)
         if failure:
             return Taken(head, failure, flag, left)
-        after, failure = self._settle_leftovers(entry, head, left)
+        after, failure = self._settle_leftovers(entry, head, trees)
         return Taken(after, failure, flag, left if after == head else None) if after else None
+
+    def _trees(self, turn: Turn, head: str, left: str) -> Trees:
+        """Return the trees of the turn; where the claim's was pruned, nothing uncommitted is the agent's for sure."""
+        before = turn.before
+        if self._git.resolve(before) is None:
+            why = "the snapshot of the claim is gone (`git gc --prune`?); uncommitted files are left as they are"
+            self.tell("snapshot-gone", f"{turn.name}: {why}")
+            before = left
+        origin = self._git.tree(turn.origin or turn.claim.base)
+        return Trees(origin, before, self._git.tree(head), left)
 
     def _actor(self, turn: Turn) -> ActorSettings:
         return self._config.actors.of(turn.claim.actor)
@@ -122,21 +133,21 @@ class Judge:
         self.tell("rewritten", "the agent rewrote the commit that its turn began on; its work was put back on top")
         return _Verdict(head, None)
 
-    def _out_of_scope(self, turn: Turn, left: str) -> Failure | None:
+    def _out_of_scope(self, turn: Turn, trees: Trees) -> Failure | None:
         """Return why the turn fails if it changed a path outside its actor's scope, committed or not."""
-        if not self._actor(turn).scope or turn.before == left:
+        if not self._actor(turn).scope:
             return None
         actor = turn.claim.actor
-        outside = self.collector.rules.outside_scope(actor, self._git.difference(turn.before, left))
+        outside = self.collector.rules.outside_scope(actor, self.collector.changes(trees))
         if not outside:
             return None
         reason = f"{actor} changed files outside its scope: {listed(outside)} (actors.{actor}.scope)"
         return Failure(reason=reason, code=SCOPE)
 
-    def _settle_leftovers(self, entry: Ran, head: str, left: str) -> _Verdict:
+    def _settle_leftovers(self, entry: Ran, head: str, trees: Trees) -> _Verdict:
         """Commit what may be committed; return the new head, or why the policy fails the turn."""
         turn = entry.turn
-        changes, outside = self.collector.leftovers(turn.before, head, left)
+        changes, outside = self.collector.leftovers(trees)
         if not changes and not outside:
             return _Verdict(head, None)
         allowed, rest = self.collector.sort(changes)
@@ -148,7 +159,7 @@ class Judge:
                 f"{actor} left files uncommitted that it must not write: {paths} (actors.{actor}.leftovers is fail)"
             )
             return _Verdict(head, Failure(reason=reason, code="leftovers"))
-        ref = self.collector.rescue(turn.claim, left, head, "leftovers", besides=turn.pin)
+        ref = self.collector.rescue(turn.claim, trees.now, head, "leftovers", besides=turn.pin)
         wanted = allowed if policy is Leftovers.KEEP else changes
         after = self._commit(entry, head, wanted)
         if (wanted == changes and not outside) or after is None:

@@ -109,6 +109,17 @@ def scalar(text: str) -> Any:  # noqa: ANN401
         return text
 
 
+def collection(text: str) -> Any:  # noqa: ANN401
+    """Return the list or map that a text in brackets is; what is neither stays text."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if isinstance(node, yaml.ScalarNode):
+            return text
+        return yaml.constructor.SafeConstructor().construct_object(node, deep=True)
+    except UNREADABLE:
+        return text
+
+
 def _ambiguous(node: yaml.Node) -> bool:
     number = node.tag in {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
     return number and bool(_AMBIGUOUS.match(node.value))

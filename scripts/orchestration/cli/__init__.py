@@ -23,6 +23,7 @@ COMMANDS = {
     "retry": "orchestration.cli.operate",
     "skip": "orchestration.cli.operate",
     "stamp": "orchestration.cli.operate",
+    "abandon": "orchestration.cli.operate",
     "stop": "orchestration.cli.operate",
     "pause": "orchestration.cli.operate",
     "resume": "orchestration.cli.operate",

@@ -48,6 +48,24 @@ def skip(*, place: Here, accept_scope: bool, as_json: bool) -> int:
 
 
 @click.command()
+@anywhere
+@json_option
+def abandon(*, place: Here, as_json: bool) -> int:
+    """Give up the turn in progress, when no start will finish it.
+
+    What is left of its agent is ended, its work is kept in a rescue ref, and nothing is moved: the turn stands open
+    again, as before it was claimed.
+    """
+    console = Console(as_json=as_json)
+    ref = decisions.abandon(place.workspace, place.resolved.config, SystemClock())
+    if as_json:
+        console.dump({"kept": ref})
+    else:
+        console.say(f"given up; its work is kept in {ref}" if ref else "given up")
+    return 0
+
+
+@click.command()
 @click.argument("actor", type=click.Choice([str(actor) for actor in Actor]))
 @click.argument("result", type=click.Choice(["ok", "fail"]))
 @anywhere
@@ -55,7 +73,7 @@ def skip(*, place: Here, accept_scope: bool, as_json: bool) -> int:
 def stamp(*, place: Here, actor: str, result: str, as_json: bool) -> int:
     """Record a turn that was done by hand.
 
-    Or one that no daemon will finish. ACTOR must be the one whose turn it is.
+    ACTOR must be the one whose turn it is, and no turn may be in progress here (`orchestrator abandon` gives one up).
     """
     return post(place, decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
 

@@ -7,9 +7,11 @@ from orchestration.cli.options import here, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.environment import inherited
+from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.lock import held
 from orchestration.process import Loop
+from orchestration.workspace import Workspace
 
 
 @click.group()
@@ -21,13 +23,26 @@ def rescue() -> None:
     """
 
 
+def _place() -> Workspace:
+    """Return the clone.
+
+    Raises:
+        Refused: the project does without git.
+
+    """
+    place = here().workspace
+    if not place.git:
+        raise Refused("without git nothing is kept", code="rescue-no-git", remedy="files are where the agent left them")
+    return place
+
+
 @rescue.command("list")
 @json_option
 def list_(*, as_json: bool) -> int:
     """List what is kept, oldest first."""
     console = Console(as_json=as_json)
     with Loop(SystemClock()) as loop:
-        found = kept.find(Git(loop, here().workspace.top, inherited()))
+        found = kept.find(Git(loop, _place().top, inherited()))
     if as_json:
         console.dump(found)
         return 0
@@ -48,7 +63,7 @@ def show(*, name: str, as_json: bool) -> int:
     """
     console = Console(as_json=as_json)
     with Loop(SystemClock()) as loop:
-        git = Git(loop, here().workspace.top, inherited())
+        git = Git(loop, _place().top, inherited())
         item = kept.one(git, name)
         if as_json:
             console.dump(item)
@@ -67,7 +82,7 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
     A file that differs from both HEAD and the kept one is not overwritten: then nothing is written.
     """
     console = Console(as_json=as_json)
-    place, clock = here().workspace, SystemClock()
+    place, clock = _place(), SystemClock()
     with held(place, clock.now()), Loop(clock) as loop:
         git = Git(loop, place.top, inherited())
         written = kept.restore(git, place.top, kept.one(git, name), paths)

@@ -1,5 +1,6 @@
 """`init` and `demo`: the first minute."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -52,13 +53,15 @@ def _tell(console: Console, done: scaffold.Scaffold, *, undo: bool) -> None:
         console.say(f"  {'removed' if undo else 'wrote'}  {path}")
     for path in done.kept:
         console.say(f"  kept   {path}")
-    console.say(f"committed as {done.commit[:10]}" if done.commit else "nothing was committed")
+    made = f"committed as {done.commit[:10]}" if done.commit else "nothing was committed"
+    console.say(f"{made} · the project is {place.workspace.root}")
     for name in done.rules:
         console.say(f"{name} stays as it is: the prompts tell both agents to read it first")
 
 
 def _next_steps(*, committed: bool) -> str:
     steps = [
+        "orchestrator doctor --agent ./my-agent.sh                 is everything there that a run needs?",
         "orchestrator --mode combined -n 2 --agent ./my-agent.sh   any executable that reads a prompt",
         "orchestrator status                                       whose turn it is, and what is unusual",
     ]
@@ -96,10 +99,11 @@ def _told(place: Path, shown: sample.Shown) -> str:
 {shown.ended.turns} turns, {shown.commits} commits
 tests     before: {shown.before.verdict} · after: {shown.after.verdict}
 project   {place}
-history   git -C {place} log --oneline
+history   git -C {shlex.quote(str(place))} log --oneline
 logs      {place}/logs/{sample.BRANCH}/latest/summary.md
 
 In your own repository:
   {program} init
+  {program} doctor --agent ./my-agent.sh
   {program} --mode combined -n 2 --agent ./my-agent.sh
   {program} status"""
