@@ -41,6 +41,7 @@ def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool
     if as_json:
         console.dump(done._asdict())
         return 0
+    console.say(f"the project in {place.workspace.root}")
     _tell(console, done, undo=undo)
     if not undo:
         console.say(_next_steps(committed=not no_commit))
@@ -53,8 +54,7 @@ def _tell(console: Console, done: scaffold.Scaffold, *, undo: bool) -> None:
         console.say(f"  {'removed' if undo else 'wrote'}  {path}")
     for path in done.kept:
         console.say(f"  kept   {path}")
-    made = f"committed as {done.commit[:10]}" if done.commit else "nothing was committed"
-    console.say(f"{made} · the project is {place.workspace.root}")
+    console.say(f"committed as {done.commit[:10]}" if done.commit else "nothing was committed")
     for name in done.rules:
         console.say(f"{name} stays as it is: the prompts tell both agents to read it first")
 
