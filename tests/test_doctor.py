@@ -586,7 +586,7 @@ def test_a_person_reads_a_line_a_finding_and_its_remedy_below(bench: Bench, caps
     assert lines[0].startswith("✓ git           git version 2.")
     agents = next(number for number, line in enumerate(lines) if line.startswith("✗ agents"))
     assert lines[agents + 1] == "                no agent is configured to run main.md for ralph"
-    assert lines[agents + 2].startswith("                give --agent, or set `agent.default`")
+    assert lines[agents + 3].startswith("                give --agent, or set `agent.default`")
     assert any(line.startswith("! branch        main") for line in lines)
     assert any(line.startswith("✗ state         galph's turn") for line in lines)
 
