@@ -171,7 +171,11 @@ SIGHTS: dict[str, tuple[Callable[[Project], object], list[str], dict[str, Any]]]
     ),
     "failed": (
         failing_run,
-        ["(failed) on main", "unusual failed: the agent failing ended with exit code 3", "`orchestrator retry`"],
+        [
+            "(failed) on main",
+            "unusual galph's turn of iteration 1 failed: the agent failing ended with exit code 3",
+            "`orchestrator retry`",
+        ],
         {"turn": None, "logs": "logs/main/latest"},
     ),
     "paused": (
@@ -181,7 +185,7 @@ SIGHTS: dict[str, tuple[Callable[[Project], object], list[str], dict[str, Any]]]
     ),
     "exit flag": (
         exiting_run,
-        ["unusual exit flag: all done; `orchestrator resume` clears it"],
+        ["unusual the exit flag is set: all done; `orchestrator resume` clears it"],
         {"logs": "logs/main/latest"},
     ),
     "a person's work": (

@@ -169,6 +169,20 @@ def elsewhere(project: Project) -> None:
     assert died.returncode == -signal.SIGKILL
 
 
+def backwards(project: Project) -> None:
+    """Take back galph's turn, which this clone has seen."""
+    assert project.call("stamp", "galph", "ok") == 0
+    project.git("reset", "-q", "--hard", "HEAD^")
+
+
+def out_of_scope(project: Project) -> None:
+    """Fail galph's turn for a file outside its scope."""
+    project.write("orchestration.yaml", "actors: {galph: {scope: [plans/]}}\n")
+    project.commit("rules")
+    outside = "cat >/dev/null; echo x >out.md; git add out.md; git commit -qm out\n"
+    assert project.call("run", "-q", "--agent", project.agent(outside, "outside")) == 4
+
+
 def cut_short(project: Project) -> None:
     """Kill a decision before its commit is on the branch."""
     died = project.run("stamp", "galph", "ok", env={failpoints.VARIABLE: "settle.before_ref:KILL"})
@@ -197,6 +211,60 @@ BLOCKS: dict[Callable[[Project], None], tuple[str, str, int]] = {
     cut_short: ("a decision was cut short", "any start finishes it", 0),
     detached: ("a bisect is in progress", "`git bisect reset`", 3),
 }
+
+
+REFUSALS: dict[Callable[[Project], None], tuple[str, str]] = {
+    failed: ("galph's turn of iteration 1 failed: the agent failing ended", "`orchestrator retry` runs it again"),
+    out_of_scope: ("galph's turn of iteration 1 failed: ", "`orchestrator skip --accept-scope` goes on"),
+    exiting: ("the exit flag is set", "`orchestrator resume` clears it"),
+    other_branch: ("the state belongs to the branch main", "`orchestrator init --adopt`"),
+    backwards: ("sync/state.json on main: the state file went backwards: epoch", "git checkout"),
+    turn_on_other_branch: ("in progress on the branch main, which is not checked out", "`git switch main`"),
+    elsewhere: ("in progress in this work tree, in another project or another way", "with --once"),
+}
+
+
+@pytest.mark.parametrize("block", REFUSALS)
+def test_status_and_doctor_see_what_refuses_the_start(
+    project: Project, capsys: Capture, work: str, block: Callable[[Project], None]
+) -> None:
+    block(project)
+    tip = project.git("rev-parse", "HEAD")
+    said, remedy = REFUSALS[block]
+
+    rows = [row for row in script(project, capsys, "status")["unusual"] if said in row]
+    capsys.readouterr()
+    code = project.call("doctor", "--agent", work, "--json")
+    findings = [item for item in json.loads(capsys.readouterr().out) if said in item["found"]]
+
+    assert [remedy in row for row in rows] == [True]
+    assert "\n" not in rows[0]
+    assert [(item["level"], remedy in item["remedy"]) for item in findings] == [
+        ("warning" if block is exiting else "problem", True)
+    ]
+    assert code == (0 if block is exiting else 3)
+    assert project.call("run", "--once", "-q", "--agent", work) in {0, 3, 4}
+    assert project.git("rev-parse", "HEAD") == tip
+
+
+def test_a_decision_that_was_cut_short_is_no_turn(project: Project, capsys: Capture) -> None:
+    cut_short(project)
+
+    seen = script(project, capsys, "status")
+
+    assert seen["turn"] is None
+    assert seen["unusual"] == ["a decision was cut short; the next start finishes it first"]
+
+
+def test_what_is_said_without_git_is_to_be_typed_so(project: Project, capsys: Capture, work: str) -> None:
+    assert project.call("pause", "--no-git") == 0
+
+    seen = script(project, capsys, "run", "--dry-run", "--no-git", "--agent", work)
+    findings = script(project, capsys, "doctor", "--no-git", "--agent", work)
+
+    lifted = "`orchestrator resume --no-git` lets it go on"
+    assert seen["remedy"] == lifted
+    assert lifted in [item["remedy"] for item in findings if item["name"] == "state"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

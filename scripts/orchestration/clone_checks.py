@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from orchestration import standing
 from orchestration.admission import require_own, standstill
 from orchestration.collect import Rules, listed
 from orchestration.control import Control, Request
@@ -80,12 +81,15 @@ def state(scene: Scene) -> Iterator[Finding]:
     now = scene.view.state
     require_own(now, scene.branch)
     halt = standstill(scene.bus, now)
+    option = scene.workspace.option
     paused = Control(scene.workspace.control).stands(Request.PAUSE)
     if halt:
         level = Level.WARNING if halt.exit_code is ExitCode.OK else Level.PROBLEM
         yield Finding("state", level, halt.reason, halt.remedy)
     if paused:
-        yield Finding("state", Level.WARNING, "paused: a run would wait", "`orchestrator resume` lets it go on")
+        yield Finding(
+            "state", Level.WARNING, "paused: a run would wait", f"`orchestrator resume{option}` lets it go on"
+        )
     if not (halt or paused):
         yield Finding("state", Level.OK, f"{now.expected_actor}, iteration {now.iteration} ({now.status})")
 
@@ -129,12 +133,15 @@ def leftovers(scene: Scene) -> Iterator[Finding]:
 
 
 def _open_turn(scene: Scene, claim: Claim | None) -> Iterator[Finding]:
-    if claim and scene.workspace.git and scene.git.branch() != claim.branch:
-        text = f"{claim.name} is in progress on the branch {claim.branch}, which is not checked out"
-        yield Finding("leftovers", Level.PROBLEM, text, f"`git switch {claim.branch}`, and start again")
-    elif claim:
-        text = f"{claim.name} is in progress and no daemon runs"
-        yield Finding("leftovers", Level.ADVICE, text, "the next start goes on with it: `orchestrator run --once`")
+    ground = standing.Ground(scene.workspace, scene.config, scene.git, scene.bus, scene.entry)
+    refusals = list(standing.of_turns(ground))
+    yield from (refused("leftovers", error) for error in refusals)
+    if claim and not refusals:
+        text, again = (
+            f"{claim.name} is in progress and no daemon runs",
+            f"`orchestrator run{ground.place.option} --once`",
+        )
+        yield Finding("leftovers", Level.ADVICE, text, f"the next start goes on with it: {again}")
 
 
 def _processes(scene: Scene, claim: Claim | None) -> Iterator[Finding]:

@@ -1,15 +1,13 @@
 """`run --dry-run`: what the next turn would do, by the same rules; no agent is run, no ref or file written."""
 
 import shlex
-from typing import NamedTuple
 
 import msgspec
 
-from orchestration import agents
-from orchestration.admission import require_own, standstill
+from orchestration import agents, standing
 from orchestration.agents import Agent
-from orchestration.bus import Bus
-from orchestration.buses import open_bus, require_checked_out
+from orchestration.bus import Bus, View
+from orchestration.buses import open_bus
 from orchestration.clock import Clock
 from orchestration.collect import Trees, listed
 from orchestration.config import Resolved, routes
@@ -33,10 +31,10 @@ from orchestration.journal import (
     claim_of,
     turn_of,
 )
-from orchestration.lock import refuse_other_turns
 from orchestration.process import Loop
 from orchestration.router import Decision, route, wants_override
 from orchestration.settings import Config, Leftovers
+from orchestration.standing import Ground
 from orchestration.state import Actor, State, Token, subject, succeeded
 from orchestration.verdict import Judge
 from orchestration.workspace import Workspace
@@ -96,12 +94,14 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         entry = Journal(place.journal).read()
         claim = claim_of(entry)
         bus = open_bus(place, config, git, claim.branch if claim else None)
-        state = _state(bus, entry)
+        view = _view(bus, entry)
+        state = view.state
         actor = state.expected_actor
         agents.all_of(config, place.root, inherited())
         prompt, reason, agent = _choice(place, config, state, _decision(entry))
         judge = Judge(git, place, bus, config, lambda *_: None)
-        refusal = _refusal(place, config, _Ground(git, bus, GitWork(git, judge, config, bus.branch)), entry)
+        work = GitWork(git, judge, config, bus.branch)
+        refusal = _refusal(Ground(place, config, git, bus, entry), work, view)
         uncommitted = _uncommitted(git, judge, turn_of(entry)) if place.git else Uncommitted()
         after = succeeded(state, Token(state.epoch + 1, "", ""), "", clock.now())
     mine = config.actors.of(actor)
@@ -127,16 +127,8 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
     )
 
 
-class _Ground(NamedTuple):
-    """What a start would stand on."""
-
-    git: Git
-    bus: Bus
-    work: GitWork
-
-
-def _state(bus: Bus, entry: Entry) -> State:
-    """Return the state that the turn begins, or began, on.
+def _view(bus: Bus, entry: Entry) -> View:
+    """Return the state that the turn begins, or began, on, and the register's value.
 
     Raises:
         Refused: it is missing or damaged.
@@ -144,9 +136,9 @@ def _state(bus: Bus, entry: Entry) -> State:
     """
     claim = claim_of(entry)
     if claim:
-        return bus.state_at(claim.base)
+        return View(claim.base, bus.state_at(claim.base))
     seen = entry.on(bus.branch) if isinstance(entry, Idle) else Idle()
-    return bus.look(epoch=seen.epoch, iteration=seen.iteration).state
+    return bus.look(epoch=seen.epoch, iteration=seen.iteration)
 
 
 def _decision(entry: Entry) -> Decision | None:
@@ -167,44 +159,38 @@ def _choice(place: Workspace, config: Config, state: State, made: Decision | Non
     return prompt, reason, agents.choose(config, actor, prompt, place.root, inherited())
 
 
-def _refusal(place: Workspace, config: Config, ground: _Ground, entry: Entry) -> OrchestrationError | None:
+def _refusal(ground: Ground, work: GitWork, view: View) -> OrchestrationError | None:
     """Return what would keep a start from beginning a turn, or from going on with one."""
+    holder = read_holder(ground.place.own)
+    if holder:
+        text = f"process {holder.pid} runs here since {holder.since}"
+        return OrchestrationError(text, code="clone-locked", remedy="`orchestrator status`")
+    refusal = next(standing.refusals(ground), None)
+    if refusal or claim_of(ground.entry):
+        return refusal
     try:
-        holder = read_holder(place.own)
-        if holder:
-            text = f"process {holder.pid} runs here since {holder.since}"
-            return OrchestrationError(text, code="clone-locked", remedy="`orchestrator status`")
-        refuse_other_turns(place, config.state_file)
-        claim = claim_of(entry)
-        if claim is None:
-            _require_begin(place, ground, entry)
-        elif place.git:
-            require_checked_out(ground.git, claim)
+        _require_begin(ground, work, view)
     except OrchestrationError as error:
         return error
     return None
 
 
-def _require_begin(place: Workspace, ground: _Ground, entry: Entry) -> None:
-    """Refuse what a start would not begin a turn on.
+def _require_begin(ground: Ground, work: GitWork, view: View) -> None:
+    """Refuse what else a start would not begin a turn on.
 
     Raises:
         OrchestrationError: a person must do something first.
 
     """
+    place, entry = ground.place, ground.entry
     if not isinstance(entry, Idle):
         text, remedy = "a decision was cut short", "any start finishes it first, or the same command again"
         raise OrchestrationError(text, code="decision-open", remedy=remedy)
     if Control(place.control).stands(Request.PAUSE):
-        text, remedy = "this clone is paused", "`orchestrator resume` lets it go on"
+        text, remedy = "this clone is paused", f"`orchestrator resume{place.option}` lets it go on"
         raise OrchestrationError(text, code="paused", remedy=remedy)
-    view = ground.bus.look()
-    require_own(view.state, ground.bus.branch)
-    halt = standstill(ground.bus, view.state)
-    if halt:
-        raise OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)
     if place.git:
-        ground.work.survey(view.tip, view.state, entry.on(ground.bus.branch).carry)
+        work.survey(view.tip, view.state, entry.on(ground.bus.branch).carry)
 
 
 def _uncommitted(git: Git, judge: Judge, turn: Turn | None) -> Uncommitted:

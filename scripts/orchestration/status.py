@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from orchestration import standing
 from orchestration.agents import choose
 from orchestration.buses import open_bus
 from orchestration.config import routes
@@ -12,10 +13,12 @@ from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError
 from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
-from orchestration.journal import Entry, Idle, Journal, Running, claim_of
+from orchestration.journal import Entry, Idle, Journal, Posted, Running, claim_of
+from orchestration.reports import branch_folder
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
-from orchestration.state import Actor, State, Status
+from orchestration.standing import Ground
+from orchestration.state import Actor, State
 from orchestration.tree import Dirt
 from orchestration.workspace import Workspace
 
@@ -66,7 +69,8 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
     view = bus.look()
     entry = Journal(workspace.journal).read()
     coming, why_not = _next(workspace, config, view.state)
-    latest = workspace.root / config.logs_dir / bus.branch.replace("/", "-") / "latest"
+    latest = branch_folder(workspace.root / config.logs_dir, bus.branch) / "latest"
+    unusual = _unusual(Ground(workspace, config, git, bus, entry))
     return Seen(
         branch=bus.branch,
         state=view.state,
@@ -75,7 +79,7 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         last=git.last_subject(view.tip, workspace.in_git(config.state_file)) if workspace.git else None,
         next=coming,
         no_next=why_not,
-        unusual=_unusual(workspace, view.state, entry) + (_in_git(workspace, git, entry, dirt) if dirt else []),
+        unusual=unusual + (_in_git(workspace, git, entry, dirt) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
     )
 
@@ -104,18 +108,15 @@ def _next(workspace: Workspace, config: Config, state: State) -> tuple[Next | No
     return Next(actor, iteration, decision.prompt, decision.reason, agent), ""
 
 
-def _unusual(workspace: Workspace, state: State, entry: Entry) -> list[str]:
-    found: list[str] = []
-    control, option = Control(workspace.control), workspace.option
-    running = read_holder(workspace.own)
-    if state.status is Status.FAILED:
-        reason = state.failure.reason if state.failure else "no reason was recorded"
-        found.append(f"failed: {reason}; `orchestrator retry{option}` or `orchestrator skip{option}`")
-    if state.exit:
-        found.append(f"exit flag: {state.exit_reason or 'no reason given'}; `orchestrator resume{option}` clears it")
-    if control.stands(Request.PAUSE):
-        found.append(f"paused; `orchestrator resume{option}` lets it go on")
-    if not isinstance(entry, Idle) and not running:
+def _unusual(ground: Ground) -> list[str]:
+    place, running = ground.place, any(read_holder(folder) for folder in ground.place.locks)
+    refusals = [] if running else list(standing.refusals(ground))
+    found = [f"{error.message.partition(chr(10))[0]}; {error.remedy}" for error in refusals]
+    if Control(place.control).stands(Request.PAUSE):
+        found.append(f"paused; `orchestrator resume{place.option}` lets it go on")
+    if isinstance(ground.entry, Posted) and not running:
+        found.append("a decision was cut short; the next start finishes it first")
+    elif not isinstance(ground.entry, Idle) and not running and not refusals:
         found.append("a turn is in progress and no daemon runs; the next start goes on with it")
     return found
 
