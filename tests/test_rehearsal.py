@@ -194,7 +194,7 @@ def detached(project: Project) -> None:
     project.git("bisect", "start")
 
 
-def interrupted(project: Project, failpoint: str = "turn.after_spawn:KILL", agent: str = QUIET) -> None:
+def interrupted(project: Project, failpoint: str = "turn.before_spawn:KILL", agent: str = QUIET) -> None:
     """Kill the daemon in galph's turn."""
     died = project.run("run", "--agent", project.agent(agent, "first"), env={failpoints.VARIABLE: failpoint})
     assert died.returncode == -signal.SIGKILL
@@ -364,7 +364,7 @@ def test_an_agent_that_has_ended_is_not_run_again_and_a_choice_that_was_made_sta
     project: Project, rehearse: Callable[..., dict[str, Any]], work: str
 ) -> None:
     options = ["--router-prompt", "router", "--agent", work]
-    died = project.run("run", *options, env={failpoints.VARIABLE: "turn.after_spawn:KILL:2"})
+    died = project.run("run", *options, env={failpoints.VARIABLE: "turn.before_spawn:KILL:2"})
     assert died.returncode == -signal.SIGKILL
     seen = rehearse(*options)
     assert (seen["prompt"], seen["goes_on"]) == ("reviewer.md", True)
@@ -382,6 +382,49 @@ def test_an_agent_that_has_ended_is_not_run_again_and_a_choice_that_was_made_sta
     assert project.git("rev-list", "--count", "HEAD") == str(int(ran) + 1)
 
 
+def test_what_a_failed_attempt_left_is_the_retrys_and_what_a_person_wrote_since_is_theirs(
+    project: Project, rehearse: Callable[..., dict[str, Any]]
+) -> None:
+    project.write("shopping.txt", "milk\n")
+    assert project.call("stamp", "galph", "ok") == 0
+    half = project.agent("cat >/dev/null; mkdir -p plans; echo half >plans/one.md; exit 3\n", "half")
+    assert project.call("run", "-q", "--once", "--agent", half) == 4
+    project.write("mine.py", "written after the failure\n")
+    files = {"left_alone": ["mine.py", "shopping.txt"], "allowed": ["plans/one.md"], "rest": []}
+    quick = project.agent(QUIET, "quick")
+
+    assert rehearse("--agent", quick)["uncommitted"] == files
+    assert project.call("retry") == 0
+    assert rehearse("--agent", quick)["uncommitted"] == files
+    claiming = {failpoints.VARIABLE: "rescue.after_ref:KILL"}
+    died = project.run("run", "--once", "--agent", quick, env=claiming)
+    assert (died.returncode, project.journal()) == (-signal.SIGKILL, "claiming")
+    assert rehearse("--agent", quick)["uncommitted"] == files
+
+    assert project.call("run", "-q", "--once", "--agent", quick) == 0
+    assert project.dirt() == "?? mine.py\n?? shopping.txt"
+
+
+@pytest.mark.parametrize(
+    ("gates", "failpoint", "entry"),
+    [(["true"], "turn.before_spawn:KILL:2", "judged"), ([], "turn.ran:KILL", "running")],
+)
+def test_an_agent_that_ended_before_its_gates_or_unseen_is_not_run_again(
+    project: Project, rehearse: Callable[..., dict[str, Any]], gates: list[str], failpoint: str, entry: str
+) -> None:
+    project.write("orchestration.yaml", f"actors: {{galph: {{gates: {json.dumps(gates)}}}}}\n")
+    project.commit("gates")
+    agent = project.agent(f"echo ran >>{project.path.parent / 'runs'}\n{WORK}", "counting")
+    died = project.run("run", "--once", "--agent", agent, env={failpoints.VARIABLE: failpoint})
+    assert (died.returncode, project.journal()) == (-signal.SIGKILL, entry)
+
+    seen = rehearse("--agent", agent)
+
+    assert (seen["agent_ended"], seen["goes_on"], seen["blocked"]) == (True, True, None)
+    assert project.call("run", "--once", "-q", "--agent", agent) == 0
+    assert (project.path.parent / "runs").read_text() == "ran\n"
+
+
 def test_without_git_nothing_would_be_committed(
     project: Project, rehearse: Callable[..., dict[str, Any]], work: str
 ) -> None:
@@ -392,7 +435,7 @@ def test_without_git_nothing_would_be_committed(
     assert (seen["branch"], seen["hand_off"], seen["blocked"]) == ("no-git", None, None)
     assert "commits" not in seen["told"]
     assert project.call("run", "--no-git", "--once", "-q", "--agent", work) == 0
-    died = project.run("run", "--no-git", "--agent", work, env={failpoints.VARIABLE: "turn.after_spawn:KILL"})
+    died = project.run("run", "--no-git", "--agent", work, env={failpoints.VARIABLE: "turn.before_spawn:KILL"})
     assert died.returncode == -signal.SIGKILL
     seen = rehearse("--no-git", "--agent", work)
     assert (seen["prompt"], seen["goes_on"], seen["blocked"]) == ("main.md", True, None)

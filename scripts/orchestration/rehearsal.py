@@ -9,7 +9,7 @@ from orchestration.agents import Agent
 from orchestration.bus import Bus, View
 from orchestration.buses import open_bus
 from orchestration.clock import Clock
-from orchestration.collect import Trees, listed
+from orchestration.collect import Collector, Trees, listed
 from orchestration.config import Resolved, routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
@@ -19,20 +19,22 @@ from orchestration.git_work import GitWork
 from orchestration.holder import read_holder
 from orchestration.journal import (
     Checked,
+    Claiming,
     Entry,
     Idle,
     Journal,
     Judged,
+    Posted,
     Ran,
     Routed,
     Running,
     Stamped,
-    Turn,
     claim_of,
     turn_of,
 )
 from orchestration.process import Loop
 from orchestration.router import Decision, route, wants_override
+from orchestration.runner import Runner
 from orchestration.settings import Config, Leftovers
 from orchestration.standing import Ground
 from orchestration.state import Actor, State, Token, subject, succeeded
@@ -100,9 +102,9 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         agents.all_of(config, place.root, inherited())
         prompt, reason, agent = _choice(place, config, state, _decision(entry))
         judge = Judge(git, place, bus, config, lambda *_: None)
-        work = GitWork(git, judge, config, bus.branch)
-        refusal = _refusal(Ground(place, config, git, bus, entry), work, view)
-        uncommitted = _uncommitted(git, judge, turn_of(entry)) if place.git else Uncommitted()
+        ground = Ground(place, config, git, bus, entry)
+        refusal = _refusal(ground, GitWork(git, judge, config, bus.branch), view)
+        uncommitted = _uncommitted(ground, judge.collector, state) if place.git else Uncommitted()
         after = succeeded(state, Token(state.epoch + 1, "", ""), "", clock.now())
     mine = config.actors.of(actor)
     return Rehearsal(
@@ -110,7 +112,7 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         iteration=state.iteration,
         actor=actor,
         goes_on=claim is not None,
-        agent_ended=isinstance(entry, Ran | Checked | Stamped),
+        agent_ended=_agent_ended(place, loop, entry),
         prompt=prompt,
         reason=reason,
         agent=agent.name,
@@ -146,6 +148,14 @@ def _decision(entry: Entry) -> Decision | None:
     if isinstance(entry, Stamped):
         return entry.checked.decision
     return entry.decision if isinstance(entry, Routed | Running | Ran | Judged | Checked) else None
+
+
+def _agent_ended(place: Workspace, loop: Loop, entry: Entry) -> bool:
+    """Tell whether the turn's agent is not run again: it has ended, if only its exit code says so."""
+    if isinstance(entry, Running):
+        runner = Runner(loop, place, {}, lambda _: None, lambda: 0)
+        return runner.witnessed(entry.turn.claim) is not None
+    return isinstance(entry, Ran | Judged | Checked | Stamped)
 
 
 def _choice(place: Workspace, config: Config, state: State, made: Decision | None) -> tuple[str, str, Agent]:
@@ -193,15 +203,13 @@ def _require_begin(ground: Ground, work: GitWork, view: View) -> None:
         work.survey(view.tip, view.state, entry.on(ground.bus.branch).carry)
 
 
-def _uncommitted(git: Git, judge: Judge, turn: Turn | None) -> Uncommitted:
-    dirt, collector = git.dirt(), judge.collector
-    every = [path for path in [*dirt.tracked, *dirt.untracked] if not collector.rules.ours(path)]
-    if turn is None:
-        return Uncommitted(left_alone=every)
+def _uncommitted(ground: Ground, collector: Collector, state: State) -> Uncommitted:
+    dirt = ground.git.dirt()
     now = collector.snapshot(dirt)
-    before = collector.overlay(turn.before, turn.stopped, now) if turn.stopped else turn.before
-    origin = git.tree(turn.origin or turn.claim.base)
-    inside, outside = collector.leftovers(Trees(origin, before, git.tree(dirt.head or "HEAD"), now))
+    head = ground.git.tree(dirt.head or "HEAD")
+    origin, before = _began_on(ground, collector, state, now)
+    every = [path for path in [*dirt.tracked, *dirt.untracked] if not collector.rules.ours(path)]
+    inside, outside = collector.leftovers(Trees(ground.git.tree(origin) if origin else head, before, head, now))
     allowed, rest = collector.sort(inside)
     left = {change.path for change in [*inside, *outside]}
     return Uncommitted(
@@ -209,6 +217,20 @@ def _uncommitted(git: Git, judge: Judge, turn: Turn | None) -> Uncommitted:
         allowed=[change.path for change in allowed],
         rest=[change.path for change in [*rest, *outside]],
     )
+
+
+def _began_on(ground: Ground, collector: Collector, state: State, now: str) -> tuple[str | None, str]:
+    """Return the commit on which a first attempt began, and the tree that is the person's then (`GitWork.begin`)."""
+    entry, turn = ground.entry, turn_of(ground.entry)
+    if turn:
+        before = collector.overlay(turn.before, turn.stopped, now) if turn.stopped else turn.before
+        return turn.origin or turn.claim.base, before
+    claimed = entry.before if isinstance(entry, Claiming) else now
+    idle = entry.then if isinstance(entry, Posted) else entry
+    idle = idle.on(ground.bus.branch) if isinstance(idle, Idle) else idle
+    carry = idle.carry if isinstance(idle, Idle | Claiming) else None
+    again = carry and carry.is_for(state.expected_actor, state.iteration)
+    return (carry.origin, collector.overlay(carry.before, carry.kept, claimed)) if carry and again else (None, claimed)
 
 
 def text(seen: Rehearsal) -> str:
