@@ -790,6 +790,25 @@ def test_undo_leaves_the_other_projects_of_a_repository_alone(bare_project: Proj
     assert two.call("run", "--once", "-q", "--agent", bare_project.agent(QUIET)) == 0
 
 
+@pytest.mark.parametrize(
+    ("mine", "pauses"),
+    [([], (".git/orchestration", "sync/.orchestrator")), (["--no-git"], ("sync/.orchestrator", ".git/orchestration"))],
+)
+def test_undo_takes_a_pause_along_beside_another_way_to_run(
+    project: Project, capsys: Capture, mine: list[str], pauses: tuple[str, str]
+) -> None:
+    agent = project.agent(QUIET)
+    for way in ([], ["--no-git"]):
+        assert project.call("run", *way, "--once", "-q", "--agent", agent) == 0
+        assert project.call("pause", *way) == 0
+
+    assert project.call("init", "--undo", *mine) == 0
+
+    assert [(project.path / folder / "control/pause").exists() for folder in pauses] == [False, True]
+    assert project.call("init", *mine) == 0
+    assert script(project, capsys, "run", "--dry-run", "--agent", agent, *mine)["blocked"] is None
+
+
 def test_without_git_files_are_written_where_they_belong_and_taken_back(tmp_path: Path, capsys: Capture) -> None:
     project = Project(tmp_path / "plain")
     project.path.mkdir()

@@ -202,9 +202,12 @@ def _taken(place: Workspace, path: Path, what: str) -> Refused:
 
 
 def _drop_own(place: Workspace, others: Collection[Path]) -> None:
-    """Drop our own folder, but for the lock that is held; where other projects use it, only what is this one's."""
+    """Drop our own folder, but for the lock that is held; where other projects use it, only what is this one's.
+
+    They share its requests: a pause holds them too.
+    """
     folder = place.journal.parent
-    if any(path.parent != folder for path in others):
+    if any(path.is_relative_to(place.own) and path.parent != folder for path in others):
         for journal in folder.glob("journal*.json"):
             journal.unlink()
         return
