@@ -16,7 +16,7 @@ import click
 import pytest
 
 from conftest import DOOR, Capture, Project, everything, person, script, scripted
-from orchestration import __version__, cli
+from orchestration import __version__, cli, failpoints
 from orchestration.checklist import TaskError, parse
 from orchestration.scaffold import SUBJECT
 
@@ -360,6 +360,25 @@ def test_the_exit_flag_ends_every_start_with_0_until_resume_clears_it(project: P
     assert "nothing was paused and no exit flag is set" in person(project, capsys, "resume")
     assert project.call("run", "-q", "--once", "--agent", agent) == 0
     assert (project.path.parent / "runs").read_text() == "ran\n"
+
+
+def test_a_pause_is_lifted_also_amid_a_turn_and_where_the_state_cannot_be_read(
+    project: Project, capsys: Capture
+) -> None:
+    died = project.run("run", "--agent", project.agent(QUIET), env={failpoints.VARIABLE: "turn.before_spawn:KILL"})
+    assert (died.returncode, project.journal()) == (-signal.SIGKILL, "running")
+    assert project.call("pause") == 0
+    assert person(project, capsys, "resume") == (
+        "the pause is lifted\nthe exit flag was not looked at: galph's turn of iteration 1 is in progress here\n"
+    )
+    assert script(project, capsys, "resume", code=3)["error"] == "turn-open"
+    assert project.call("run", "--once", "-q", "--agent", project.agent(QUIET)) == 0
+
+    project.write("sync/state.json", "{")
+    project.commit("broken")
+    assert project.call("pause") == 0
+    assert script(project, capsys, "resume") == {"was_paused": True, "posted": None}
+    assert script(project, capsys, "resume", code=3)["error"].startswith("state-")
 
 
 # --- a running daemon ------------------------------------------------------------------------------------------------

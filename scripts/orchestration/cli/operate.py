@@ -9,6 +9,7 @@ from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.control import Control, Request
+from orchestration.errors import Refused
 from orchestration.holder import read_holder
 from orchestration.state import Actor
 
@@ -87,18 +88,30 @@ def resume(*, place: Here, as_json: bool) -> int:
     requests = Control(place.workspace.control)
     paused = requests.stands(Request.PAUSE)
     requests.withdraw(Request.PAUSE)
-    running = read_holder(place.workspace.own)  # then no exit flag is set: it would have stopped
-    posted = None if running else decisions.clear_exit(place.workspace, place.resolved.config, SystemClock())
+    if paused and not as_json:
+        console.say("the pause is lifted")
+    posted = None
+    try:
+        posted = _clear_exit(place)
+    except Refused as refusal:
+        if not paused:
+            raise
+        if not as_json:
+            console.say(f"the exit flag was not looked at: {refusal.message}")
     if as_json:
         console.dump({"was_paused": paused, "posted": posted})
         return 0
-    if paused:
-        console.say("the pause is lifted")
     if posted:
         console.say(posted.subject)
-    if not (paused or posted):
+    elif not paused:
         console.say("nothing was paused and no exit flag is set")
     return 0
+
+
+def _clear_exit(place: Here) -> decisions.Done | None:
+    if read_holder(place.workspace.own):  # then no exit flag is set: it would have stopped
+        return None
+    return decisions.clear_exit(place.workspace, place.resolved.config, SystemClock())
 
 
 @click.command()
