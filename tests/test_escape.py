@@ -105,6 +105,32 @@ def test_an_open_turn_can_be_given_up_and_its_work_is_kept(project: Project, run
     assert project.call("abandon") == 3
 
 
+def test_a_gate_that_prunes_the_snapshot_of_a_retried_turn_costs_nothing(project: Project, run: Run) -> None:
+    assert run("echo work > half.txt; exit 1").exit_code == 4
+    assert project.call("retry") == 0
+    project.write("person.txt", "mine\n")
+    gate = 'actors.ralph.gates=["git reflog expire --expire=now --all; git gc -q --prune=now"]'
+
+    assert run("exit 0", "-c", gate).exit_code == 0
+
+    assert project.git("show", "HEAD^:half.txt") == "work"
+    assert project.dirt() == "?? person.txt"
+    assert run("true", "--once").exit_code == 0
+
+
+def test_an_open_turn_without_git_can_be_given_up(tmp_path: Path) -> None:
+    project = Project(tmp_path / "plain")
+    project.path.mkdir()
+    assert project.call("init", "--no-git", "--json") == 0
+    stop = project.agent(": > sync/.orchestrator/control/stop-now; exec sleep 100000", name="stopper")
+    assert project.call("run", "-q", "--agent", stop) == 143
+    assert project.call("retry") == 3
+
+    assert project.call("abandon") == 0
+
+    assert project.call("run", "--once", "-q", "--agent", project.agent(QUIET)) == 0
+
+
 def test_a_gate_that_touches_the_state_without_git_changes_nothing(tmp_path: Path) -> None:
     project = Project(tmp_path / "plain")
     project.path.mkdir()

@@ -215,10 +215,10 @@ BLOCKS: dict[Callable[[Project], None], tuple[str, str, int]] = {
 
 REFUSALS: dict[Callable[[Project], None], tuple[str, str]] = {
     failed: ("galph's turn of iteration 1 failed: the agent failing ended", "`orchestrator retry` runs it again"),
-    out_of_scope: ("galph's turn of iteration 1 failed: ", "`orchestrator skip --accept-scope` goes on"),
+    out_of_scope: ("galph's turn of iteration 1 failed: ", "or let them pass: `orchestrator skip --accept-scope`"),
     exiting: ("the exit flag is set", "`orchestrator resume` clears it"),
     other_branch: ("the state belongs to the branch main", "`orchestrator init --adopt`"),
-    backwards: ("sync/state.json on main: the state file went backwards: epoch", "git checkout"),
+    backwards: ("sync/state.json on main: the state file went backwards: epoch", "`orchestrator init --adopt`"),
     turn_on_other_branch: ("in progress on the branch main, which is not checked out", "`git switch main`"),
     elsewhere: ("in progress in this work tree, in another project or another way", "with --once"),
 }

@@ -21,6 +21,7 @@ from orchestration.lock import held, refuse_other_turns
 from orchestration.ports import Halt
 from orchestration.posting import settle_post
 from orchestration.process import Loop
+from orchestration.runner import require_dead
 from orchestration.settings import Config
 from orchestration.state import SCOPE, Actor, Failure, State, Status, Token
 from orchestration.verdict import Judge
@@ -184,11 +185,7 @@ def abandon(workspace: Workspace, config: Config, clock: Clock) -> str | None:
         if claim is None or isinstance(entry, Stamped):
             what = f"{claim.name} has ended and waits for its hand-off" if claim else "no turn is in progress"
             raise Refused(what, code="turn-none", remedy="`orchestrator status` shows where the loop stands")
-        alive = loop.end_survivors(claim.stamp)
-        if alive:
-            raise Refused(
-                f"processes of the turn survive SIGKILL: {alive}", code="agent-alive", remedy="end them first"
-            )
+        require_dead(loop.end_survivors(claim.stamp))
         ref = _keep_work(workspace, config, Git(loop, workspace.top, inherited()), turn) if turn else None
         journal.write(Idle(claim.token.epoch - 1, claim.iteration, branch=claim.branch))
         return ref

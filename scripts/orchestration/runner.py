@@ -151,7 +151,7 @@ class Runner:
             completed = replace(completed, why=Why.STOPPED)
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
-        _require_dead(completed.unkillable)
+        require_dead(completed.unkillable)
         return Result(completed, _outcome(completed, job, memory.text(), spoken.text()), spoken.text())
 
     def _serve(self, child: Child, before_stop: Callable[[], None]) -> Completed:
@@ -181,7 +181,7 @@ class Runner:
             Refused: a process cannot be ended.
 
         """
-        _require_dead(self._loop.end_survivors(claim.stamp))
+        require_dead(self._loop.end_survivors(claim.stamp))
         shutil.rmtree(_scratch(claim), ignore_errors=True)
 
     def witnessed(self, claim: Claim) -> int | None:
@@ -227,7 +227,13 @@ def _scratch(claim: Claim) -> Path:
     return Path(tempfile.gettempdir()) / f"orch-{claim.stamp[:12]}"
 
 
-def _require_dead(unkillable: object) -> None:
+def require_dead(unkillable: object) -> None:
+    """Refuse to go on beside processes of a turn that cannot be ended.
+
+    Raises:
+        Refused: there are any.
+
+    """
     if unkillable:
         raise Refused(
             f"processes of the turn survive SIGKILL: {unkillable}",
