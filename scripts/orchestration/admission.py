@@ -2,13 +2,13 @@
 
 import secrets
 
-from orchestration import failpoints, state
-from orchestration.bus import Bus, Lost, View
+from orchestration import failpoints
+from orchestration.bus import Lost, View
 from orchestration.clock import iso
-from orchestration.errors import ExitCode, Refused
 from orchestration.journal import Claim, Claimed, Claiming, Idle
-from orchestration.ports import Halt, Ports, Step
-from orchestration.state import Failure, State, Status, Token
+from orchestration.ports import Ports, Step
+from orchestration.standstill import require_own, standstill
+from orchestration.state import Token
 
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
@@ -17,46 +17,6 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     require_own(view.state, ports.bus.branch)
     return standstill(ports.bus, view.state) or _claim(ports, entry, view)
-
-
-def require_own(now: State, branch: str) -> None:
-    """Refuse a state that belongs to another branch.
-
-    Raises:
-        Refused: code `state-other-branch`.
-
-    """
-    if now.branch not in {None, branch}:
-        raise Refused(
-            f"the state belongs to the branch {now.branch}, and this is {branch}",
-            code="state-other-branch",
-            remedy=f"`git switch {now.branch}`, or go on from it here: `orchestrator init --adopt`",
-        )
-
-
-def standstill(bus: Bus, now: State) -> Halt | None:
-    """Return why nobody may claim: a failed turn, the exit flag, or a turn that runs elsewhere."""
-    actor = now.expected_actor
-    if now.status is Status.FAILED:
-        return Halt(ExitCode.TURN_FAILED, *_failed(now), bus.remedy(now))
-    if now.exit:
-        reason = f"the exit flag is set: {now.exit_reason or 'no reason given'}"
-        return Halt(ExitCode.OK, "exit-flag", reason, bus.remedy(now))
-    if now.status in state.RUNNING.values():
-        raise Refused(
-            f"the committed state says that {actor} runs since {now.last_update}; this clone did not start it",
-            code="state-running",
-            remedy=bus.remedy(now),
-        )
-    return None
-
-
-def _failed(now: State) -> tuple[str, str]:
-    actor, failure = now.expected_actor, now.failure or Failure(reason="no reason was recorded")
-    lines = [f"{actor}'s turn of iteration {now.iteration} failed: {failure.reason}"]
-    lines += [f"  | {line}" for line in failure.tail[-5:]]
-    lines += [f"log: {failure.log}"] if failure.log else []
-    return failure.code, "\n".join(lines)
 
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from orchestration import standing
-from orchestration.admission import require_own, standstill
 from orchestration.collect import Rules, listed
 from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, OrchestrationError
@@ -17,6 +16,7 @@ from orchestration.git import Git
 from orchestration.holder import read_holder
 from orchestration.journal import Claim, Idle, Posted, claim_of
 from orchestration.reaper import survivors
+from orchestration.standstill import require_own, standstill
 from orchestration.workspace import refuse_operation
 
 

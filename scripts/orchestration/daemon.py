@@ -5,8 +5,9 @@ from typing import NamedTuple
 from orchestration.control import Control, Request
 from orchestration.errors import ExitCode
 from orchestration.events import AnyEvent, TurnEnded, Waiting
+from orchestration.halt import Halt
 from orchestration.journal import Claimed, Claiming, Idle, Routed, claim_of, must_be_kept
-from orchestration.ports import Halt, Ports
+from orchestration.ports import Ports
 from orchestration.process import Loop
 from orchestration.state import Actor
 from orchestration.turn import STEPS

@@ -8,7 +8,6 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestration import state
-from orchestration.admission import require_own
 from orchestration.bus import Bus
 from orchestration.buses import open_bus
 from orchestration.clock import Clock
@@ -16,13 +15,14 @@ from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.git_work import GitWork
+from orchestration.halt import Halt
 from orchestration.journal import Idle, Journal, Posted, Stamped, Turn, claim_of, turn_of
-from orchestration.lock import held, refuse_other_turns
-from orchestration.ports import Halt
+from orchestration.lock import held
 from orchestration.posting import settle_post
 from orchestration.process import Loop
 from orchestration.runner import require_dead
 from orchestration.settings import Config
+from orchestration.standstill import refuse_other_turns, require_own
 from orchestration.state import SCOPE, Actor, Failure, State, Status, Token
 from orchestration.verdict import Judge
 from orchestration.workspace import Workspace, instance_id

@@ -6,8 +6,9 @@ from typing import NamedTuple
 import msgspec
 
 from orchestration.agents import Agent
+from orchestration.halt import Halt
 from orchestration.journal import Judged
-from orchestration.ports import Halt, Ports
+from orchestration.ports import Ports
 from orchestration.process import LADDER, Why
 from orchestration.runner import Invocation, Result
 from orchestration.state import Failure

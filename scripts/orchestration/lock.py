@@ -11,11 +11,10 @@ from filelock import FileLock, Timeout
 
 from orchestration import files
 from orchestration.clock import iso
-from orchestration.errors import Locked, Refused
+from orchestration.errors import Locked
 from orchestration.holder import CARD, Holder, read_holder
-from orchestration.journal import Journal, claim_of
 from orchestration.reaper import started
-from orchestration.workspace import Workspace, other_journals
+from orchestration.workspace import Workspace
 
 
 @contextmanager
@@ -65,20 +64,3 @@ def _acquire(folder: Path, stack: ExitStack) -> None:
             remedy="`orchestrator status` shows it; `orchestrator stop` ends it after its turn",
         ) from None
     stack.callback(lock.release)
-
-
-def refuse_other_turns(place: Workspace, state_file: str) -> None:
-    """Refuse to go on beside a turn in progress that another journal of this work tree holds.
-
-    Raises:
-        Refused: another project's turn, or one of another way to run, is to be ended first.
-
-    """
-    for path in other_journals(place, state_file):
-        claim = claim_of(Journal(path).read())
-        if claim:
-            raise Refused(
-                f"{claim.name} is in progress in this work tree, in another project or another way ({path})",
-                code="turn-elsewhere",
-                remedy=f"start it as it was started then, with --once; if that is gone: `mv {path} {path}.gone`",
-            )

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from orchestration.bus import Bus
 from orchestration.clock import Clock
-from orchestration.errors import ExitCode
 from orchestration.events import AnyEvent, Notice
+from orchestration.halt import Halt
 from orchestration.journal import Claim, Entry, Journal
 from orchestration.reports import Reports
 from orchestration.router import Routes
@@ -35,7 +34,7 @@ class Ports:
     routes: Routes
     workspace: Workspace
     environment: Mapping[str, str]
-    stopped: Callable[[], "Halt | None"]
+    stopped: Callable[[], Halt | None]
     holder: str
     process: str
     boot_id: str
@@ -57,15 +56,6 @@ class Ports:
     def tell(self, code: str, text: str) -> None:
         """Emit a warning that a person should see."""
         self.emit(Notice(level="warning", code=code, text=text))
-
-
-class Halt(NamedTuple):
-    """The daemon must stop here: exit code, stable name, why, and what to do."""
-
-    exit_code: ExitCode
-    code: str
-    reason: str
-    remedy: str = ""
 
 
 Step = Entry | Halt

@@ -2,8 +2,8 @@
 
 from orchestration.bus import Bus, Fenced, Landed
 from orchestration.errors import ExitCode
+from orchestration.halt import Halt
 from orchestration.journal import Idle, Journal, Posted
-from orchestration.ports import Halt
 
 
 def settle_post(bus: Bus, journal: Journal, entry: Posted) -> Idle | Halt:

@@ -16,9 +16,10 @@ from orchestration.git import Git
 from orchestration.holder import CARD
 from orchestration.journal import Journal
 from orchestration.layers import FILE
-from orchestration.lock import held, refuse_other_turns
+from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.settings import Config
+from orchestration.standstill import refuse_other_turns
 from orchestration.tree import Change, File
 from orchestration.workspace import Workspace, other_journals, refuse_operation, working_branch
 

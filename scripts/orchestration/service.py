@@ -25,16 +25,18 @@ from orchestration.errors import ExitCode, OrchestrationError, UsageError
 from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted
 from orchestration.git import Git
 from orchestration.git_work import GitWork
+from orchestration.halt import Halt
 from orchestration.journal import Idle, Journal, claim_of
 from orchestration.local_bus import LocalBus
-from orchestration.lock import held, refuse_other_turns
+from orchestration.lock import held
 from orchestration.no_work import NoWork
-from orchestration.ports import Halt, Ports
+from orchestration.ports import Ports
 from orchestration.process import Loop
 from orchestration.reports import Reports
 from orchestration.runner import Runner
 from orchestration.settings import Config
 from orchestration.solo_bus import SoloBus
+from orchestration.standstill import refuse_other_turns
 from orchestration.state import Actor
 from orchestration.subreaper import become_subreaper
 from orchestration.verdict import Judge

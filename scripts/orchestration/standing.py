@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from orchestration.admission import require_own, standstill
 from orchestration.bus import Bus
 from orchestration.buses import require_checked_out
 from orchestration.errors import OrchestrationError
 from orchestration.git import Git
 from orchestration.journal import Entry, Idle, claim_of
-from orchestration.lock import refuse_other_turns
 from orchestration.settings import Config
+from orchestration.standstill import refuse_other_turns, require_own, standstill
 from orchestration.workspace import Workspace
 
 

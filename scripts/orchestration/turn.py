@@ -19,6 +19,7 @@ from orchestration.clock import iso
 from orchestration.errors import ExitCode
 from orchestration.events import TurnEnded, TurnStarted
 from orchestration.gates import run_gates
+from orchestration.halt import Halt
 from orchestration.journal import (
     Checked,
     Claimed,
@@ -34,7 +35,7 @@ from orchestration.journal import (
     Stamped,
     Turn,
 )
-from orchestration.ports import Halt, Ports, Step
+from orchestration.ports import Ports, Step
 from orchestration.posting import settle_post
 from orchestration.process import Why
 from orchestration.router import RouteError, route, wants_override
