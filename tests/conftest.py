@@ -145,9 +145,10 @@ class Project:
 
 
 def executable(path: Path, text: str) -> str:
-    """Write an executable file and return its path."""
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    """Write an executable file and return its path; one that is there already may be just starting, and is left."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
 
