@@ -13,11 +13,8 @@ from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
-from orchestration.tree import Change, File
+from orchestration.tree import REGULAR, Change, File
 from orchestration.workspace import Workspace
-
-REGULAR = "100644"
-
 
 _BACK = "if the branch was moved back on purpose, go on from there: `orchestrator init --adopt`"
 

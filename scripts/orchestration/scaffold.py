@@ -20,13 +20,12 @@ from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns
-from orchestration.tree import Change, File
+from orchestration.tree import REGULAR, Change, File
 from orchestration.workspace import Workspace, other_journals, refuse_operation, working_branch
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUBJECT = "orchestrator init: two agents take turns here"
 UNDO_SUBJECT = "orchestrator init --undo"
-_REGULAR = "100644"
 RULES = ("AGENTS.md", "CLAUDE.md")
 """Where projects keep what every agent must know."""
 
@@ -288,7 +287,7 @@ def _commit(git: Git, branch: str, wanted: Mapping[str, bytes | None], text: str
         git.unset_index(removed)
     else:
         oids = git.ids([f"{commit}:{path}" for path in wanted])
-        git.set_index([Change(_REGULAR, oid or "", path) for path, oid in zip(wanted, oids, strict=True)])
+        git.set_index([Change(REGULAR, oid or "", path) for path, oid in zip(wanted, oids, strict=True)])
     failpoints.hit("init.before_ref")
     if not git.update_ref(f"refs/heads/{branch}", commit, head or "", f"orchestrator: {text}"):
         raise Refused("the branch moved meanwhile", code="branch-moved", remedy="try again")

@@ -4,6 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+REGULAR = "100644"
+"""The mode of a file that is not executable."""
+
 
 class Change(NamedTuple):
     """One path of a difference or an index: `mode` is "0" where it is gone, `new` where it was not there before."""
@@ -20,7 +23,7 @@ class File(NamedTuple):
     path: str
     data: bytes | None = None
     oid: str | None = None
-    mode: str = "100644"
+    mode: str = REGULAR
 
     @property
     def gone(self) -> bool:
