@@ -1,6 +1,5 @@
 """Which agent runs a turn, and its command line: a pure choice (configuration, actor, prompt → argv, never a shell)."""
 
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,6 +58,8 @@ def _ladder(words: Sequence[str]) -> list[Rung]:
 
 
 def _executable(word: str, root: Path, path: str | None) -> str:
+    import shutil  # noqa: PLC0415 - with it come bz2 and lzma, of which a look that names no agent has no need
+
     found = shutil.which(str(root / word) if "/" in word else word, path=path)
     if found is None:
         there = (root / word).is_file() if "/" in word else False

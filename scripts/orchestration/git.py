@@ -4,7 +4,6 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -65,10 +64,19 @@ class Git:
             OrchestrationError: git is not installed (code `git-missing`).
 
         """
+        return self.start(*args, stdin=stdin, index=index)()
+
+    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Callable[[], Completed]:
+        """Start git; call what is returned for what happened.
+
+        Raises:
+            OrchestrationError: git is not installed (code `git-missing`).
+
+        """
         environment = {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env
         request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=TIMEOUT)
         try:
-            return self.loop.run(request)
+            return self.loop.start(request)
         except FileNotFoundError:
             if not self.top.is_dir():
                 raise
@@ -142,6 +150,10 @@ class Git:
             raise OrchestrationError(f"{revision} is not there", code="object-missing", remedy="see `git fsck`")
         return found
 
+    def prepare(self) -> None:
+        """Start what answers questions about objects, so that it is ready for the first."""
+        self._reader.begin()
+
     def ids(self, names: Sequence[str]) -> list[str | None]:
         """Return the object id that each revision or `revision:path` means, None where it means none."""
         return self._read(lambda: self._reader.ids(names))
@@ -187,9 +199,19 @@ class Git:
         """Return the commit that added a path last."""
         return self.ask("log", "-1", "--diff-filter=A", "--format=%H", "HEAD", "--", path) or None
 
-    def last_subject(self, tip: str, path: str) -> str | None:
-        """Return short id, subject and age of the last commit that changed a path."""
-        return self.ask("log", "-1", "--format=%h %s (%cr)", tip, "--", path) or None
+    def glance(self, branch: str, prefix: str) -> Callable[[], tuple[str | None, int]]:
+        """Ask for id, subject and age of a branch's last commit, and how many refs lie below `prefix`."""
+        told = "--format=%(refname) %(objectname:short) %(contents:subject) (%(committerdate:relative))"
+        asked = self.start("for-each-ref", told, ref := f"refs/heads/{branch}", prefix)
+
+        def answer() -> tuple[str | None, int]:
+            if (done := asked()).code:
+                raise GitError(done)
+            rows = done.stdout.decode(errors="replace").splitlines()
+            last = [said for name, _, said in (row.partition(" ") for row in rows) if name == ref]
+            return (last[0] if last else None), len(rows) - len(last)
+
+        return answer
 
     def shortstat(self, old: str, new: str) -> tuple[int, int, int]:
         """Return (files, insertions, deletions) between two commits or trees."""
@@ -290,7 +312,9 @@ class Git:
         real = self.top / self.ask("rev-parse", "--git-path", "index")
         with _temporary(scratch) as index:
             if real.exists():
-                shutil.copy2(real, index)  # with its time: git reads again what is no older than that
+                times = real.stat()  # git reads again what is no older than its index, so the copy must not be younger
+                index.write_bytes(real.read_bytes())
+                os.utime(index, ns=(times.st_atime_ns, times.st_mtime_ns))
             if gone:
                 self.ask("update-index", "--force-remove", "-z", "--stdin", stdin=_rows(gone), index=index)
             if not there:

@@ -1,9 +1,8 @@
 """Every key path that orchestration.yaml may have, derived from the declarations in settings."""
 
-import difflib
 import inspect
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,16 +26,16 @@ class Leaf(NamedTuple):
 
 def _walk(sample: msgspec.Struct, above: Key) -> Iterator[Leaf | tuple[Key, str]]:
     """Yield a struct's leaves, and its sections with their prose, in the order of their declaration."""
-    hints = get_type_hints(type(sample), include_extras=True)
     yield above, inspect.getdoc(type(sample)) or ""
     for item in msgspec.structs.fields(sample):
-        key, kind, default = (*above, item.encode_name), hints[item.name], getattr(sample, item.name)
+        key, default = (*above, item.encode_name), getattr(sample, item.name)
         if isinstance(default, msgspec.Struct):
             yield from _walk(default, key)
         elif key == ("agents",):
             yield from _walk(AgentDefinition(command=[]), (*key, NAME))
         else:
-            extras = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+            kind = type(sample).__annotations__[item.name]
+            extras = getattr(kind, "__metadata__", ())
             yield Leaf(key, kind, next((extra for extra in extras if isinstance(extra, Opt)), Opt()), default)
 
 
@@ -79,6 +78,8 @@ def variable(key: Key) -> str:
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.5) -> str | None:
     """Return the word that somebody may have meant."""
+    import difflib  # noqa: PLC0415 - only for the words of an error
+
     return next(iter(difflib.get_close_matches(word, list(words), n=1, cutoff=cutoff)), None)
 
 

@@ -12,8 +12,9 @@ import msgspec
 from orchestration.errors import UsageError
 from orchestration.events import AnyEvent, RunEnded, RunStarted, TurnEnded, TurnStarted
 from orchestration.holder import Holder
-from orchestration.reports import branch_folder, turn_name
+from orchestration.reports import turn_name
 from orchestration.state import Actor
+from orchestration.workspace import branch_folder
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d{6}Z)(?:-(\d+))?")
 """A run's folder; a number tells those of one second apart."""

@@ -84,7 +84,7 @@ class ObjectReader:
     def _ask_git(self, question: str, names: Sequence[str]) -> list[Answer]:
         if any("\n" in name for name in names):
             raise ValueError(names)
-        child = self._child if self._child and self._child.completed is None else self._begin()
+        child = self._child if self._child and self._child.completed is None else self.begin()
         child.send(b"".join(os.fsencode(f"{question} {name}\n") for name in names))
         timer = self._loop.after(self._timeout, lambda: child.stop(Why.TIMEOUT))
         try:
@@ -92,7 +92,8 @@ class ObjectReader:
         finally:
             timer.cancel()
 
-    def _begin(self) -> Child:
+    def begin(self) -> Child:
+        """Start the git that answers."""
         self._heard = {"stdout": bytearray(), "stderr": bytearray()}
         self._child = self._loop.spawn(self._request, lambda name, data: self._heard[name].extend(data))
         return self._child

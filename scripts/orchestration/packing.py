@@ -3,7 +3,6 @@
 The formats are git's own (gitformat-pack, "Object storage format"; the tree is what `git cat-file tree` prints).
 """
 
-import hashlib
 import os
 import zlib
 from collections.abc import Callable, Iterable
@@ -16,7 +15,6 @@ Read = Callable[[str], bytes]
 
 _KINDS = {"commit": 1, "tree": 2, "blob": 3}
 _FOLDER = b"40000"
-_HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
 
 
 class Pack:
@@ -28,8 +26,10 @@ class Pack:
     """
 
     def __init__(self, length: int) -> None:
+        import hashlib  # noqa: PLC0415 - OpenSSL, of which a look at a clone has no need
+
         self.length = length
-        self._hash = _HASHES[length]
+        self._hash = {40: hashlib.sha1, 64: hashlib.sha256}[length]
         self._objects: list[tuple[str, bytes]] = []
 
     def add(self, kind: str, data: bytes) -> str:

@@ -275,9 +275,23 @@ class Loop(EventLoop):
             OSError: the executable cannot be started.
 
         """
+        return self.start(request)()
+
+    def start(self, request: Request) -> Callable[[], Completed]:
+        """Start a child; what is returned serves everything until it has ended, and returns its output.
+
+        Raises:
+            OSError: the executable cannot be started.
+
+        """
         output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        completed = self.wait(self.spawn(request, lambda name, data: output[name].append(data)))
-        return replace(completed, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
+        child = self.spawn(request, lambda name, data: output[name].append(data))
+
+        def end() -> Completed:
+            done = self.wait(child)
+            return replace(done, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
+
+        return end
 
     def wait(self, child: Child) -> Completed:
         """Serve everything until the child has ended."""

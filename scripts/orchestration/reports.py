@@ -15,16 +15,12 @@ from orchestration.clock import folder_stamp
 from orchestration.events import AnyEvent, TurnEnded
 from orchestration.journal import Claim
 from orchestration.state import Actor
+from orchestration.workspace import branch_folder
 
 CAP = 1 << 30
 """Bytes of a raw log; above it the head and the tail are kept."""
 
 _RUNS = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z*"
-
-
-def branch_folder(logs: Path, branch: str) -> Path:
-    """Return the folder of a branch's runs; branches that differ in `/` and `-` alone share it."""
-    return logs / branch.replace("/", "-")
 
 
 def turn_name(iteration: int, actor: Actor, prompt: str) -> str:

@@ -14,13 +14,12 @@ from orchestration.errors import OrchestrationError
 from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
 from orchestration.journal import Entry, Idle, Journal, Posted, Running, claim_of
-from orchestration.reports import branch_folder
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.standing import Ground
 from orchestration.state import Actor, State
 from orchestration.tree import Dirt
-from orchestration.workspace import Workspace
+from orchestration.workspace import Workspace, branch_folder
 
 
 class Next(msgspec.Struct, frozen=True):
@@ -64,22 +63,26 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         Refused: there is no valid state.
 
     """
+    if workspace.git:
+        git.prepare()
     dirt = git.dirt() if workspace.git else None
     bus = open_bus(workspace, config, git, config.sync.branch or (dirt.branch if dirt else None))
+    glance = git.glance(bus.branch, "refs/rescue/") if workspace.git else None
     view = bus.look()
     entry = Journal(workspace.journal).read()
     coming, why_not = _next(workspace, config, view.state)
     latest = branch_folder(workspace.root / config.logs_dir, bus.branch) / "latest"
     unusual = _unusual(Ground(workspace, config, git, bus, entry))
+    last, rescued = glance() if glance else (None, 0)
     return Seen(
         branch=bus.branch,
         state=view.state,
         daemon=read_holder(workspace.own),
         turn=_progress(entry),
-        last=git.last_subject(view.tip, workspace.in_git(config.state_file)) if workspace.git else None,
+        last=last,
         next=coming,
         no_next=why_not,
-        unusual=unusual + (_in_git(workspace, git, entry, dirt) if dirt else []),
+        unusual=unusual + (_in_git(workspace, entry, dirt, rescued) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
     )
 
@@ -121,16 +124,15 @@ def _unusual(ground: Ground) -> list[str]:
     return found
 
 
-def _in_git(workspace: Workspace, git: Git, entry: Entry, dirt: Dirt) -> list[str]:
+def _in_git(workspace: Workspace, entry: Entry, dirt: Dirt, rescued: int) -> list[str]:
     found: list[str] = []
     operation = operation_in(workspace.own.parent)
     if operation:
         found.append(f"a {operation} is in progress")
     if dirt.tracked and isinstance(entry, Idle) and not read_holder(workspace.own):
         found.append(f"changed and not committed: {', '.join(dirt.tracked[:5])}{' ...' if dirt.tracked[5:] else ''}")
-    rescued = git.refs("refs/rescue/")
     if rescued:
-        found.append(f"{len(rescued)} rescue ref{'s' * (len(rescued) != 1)}: `orchestrator rescue list`")
+        found.append(f"{rescued} rescue ref{'s' * (rescued != 1)}: `orchestrator rescue list`")
     return found
 
 

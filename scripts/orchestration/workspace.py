@@ -115,6 +115,11 @@ def other_journals(place: Workspace, state_file: str) -> list[Path]:
     return sorted(path for path in found if path != place.journal)
 
 
+def branch_folder(logs: Path, branch: str) -> Path:
+    """Return the folder of a branch's runs; branches that differ in `/` and `-` alone share it."""
+    return logs / branch.replace("/", "-")
+
+
 def working_branch(git: Git, configured: str | None = None) -> str:
     """Return the branch to work on: the configured one, else the one checked out.
 
