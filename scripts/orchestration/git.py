@@ -94,15 +94,22 @@ class Git:
         return os.fsdecode(self._checked(*args, stdin=stdin, index=index).stdout).rstrip("\n")
 
     def _checked(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
-        deadline = self.loop.clock.monotonic() + _LOCK_PATIENCE
-        while True:
-            done = self.call(*args, stdin=stdin, index=index)
-            if done.code == 0:
-                return done
-            locked = b".lock': File exists" in done.stderr
-            if not locked or self.loop.clock.monotonic() > deadline:
-                raise explained(done, locked=locked)
-            self.loop.pause(0.05)
+        return self._checking(*args, stdin=stdin, index=index)()
+
+    def _checking(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Callable[[], Completed]:
+        started = self.start(*args, stdin=stdin, index=index)
+
+        def check() -> Completed:
+            deadline, done = self.loop.clock.monotonic() + _LOCK_PATIENCE, started()
+            while done.code:
+                locked = b".lock': File exists" in done.stderr
+                if not locked or self.loop.clock.monotonic() > deadline:
+                    raise explained(done, locked=locked)
+                self.loop.pause(0.05)
+                done = self.call(*args, stdin=stdin, index=index)
+            return done
+
+        return check
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -202,12 +209,10 @@ class Git:
     def glance(self, branch: str, prefix: str) -> Callable[[], tuple[str | None, int]]:
         """Ask for id, subject and age of a branch's last commit, and how many refs lie below `prefix`."""
         told = "--format=%(refname) %(objectname:short) %(contents:subject) (%(committerdate:relative))"
-        asked = self.start("for-each-ref", told, ref := f"refs/heads/{branch}", prefix)
+        asked = self._checking("for-each-ref", told, ref := f"refs/heads/{branch}", prefix)
 
         def answer() -> tuple[str | None, int]:
-            if (done := asked()).code:
-                raise GitError(done)
-            rows = done.stdout.decode(errors="replace").splitlines()
+            rows = asked().stdout.decode(errors="replace").splitlines()
             last = [said for name, _, said in (row.partition(" ") for row in rows) if name == ref]
             return (last[0] if last else None), len(rows) - len(last)
 
@@ -382,9 +387,13 @@ class Git:
 
     def set_index(self, changes: Iterable[Change], index: Path | None = None) -> None:
         """Give just these paths new entries, in the person's index or in another."""
+        self.setting_index(changes, index)()
+
+    def setting_index(self, changes: Iterable[Change], index: Path | None = None) -> Callable[[], object]:
+        """Begin what `set_index` does; call what is returned to end it."""
         rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
-        if rows:
-            self.ask("update-index", "--add", "--remove", "--replace", "-z", "--index-info", stdin=rows, index=index)
+        how = ("--add", "--remove", "--replace", "-z", "--index-info")
+        return self._checking("update-index", *how, stdin=rows, index=index) if rows else lambda: None
 
 
 def operation_in(git_dir: Path) -> str | None:

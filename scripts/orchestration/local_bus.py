@@ -135,11 +135,12 @@ class LocalBus:
         blob = self._git.resolve(f"{tip}:{self._path}")
         if data is None or blob is None:
             return
-        self._git.set_index([Change(REGULAR, blob, self._path)])
-        failpoints.hit("settle.after_index")
+        index_is_set = self._git.setting_index([Change(REGULAR, blob, self._path)])
         if not self._file.is_file() or self._file.is_symlink() or self._file.read_bytes() != data:
             files.replace(self._file, data)
         failpoints.hit("settle.after_file")
+        index_is_set()
+        failpoints.hit("settle.after_index")
 
     def _parse(self, data: bytes | None) -> State:
         with self._naming_the_file():
