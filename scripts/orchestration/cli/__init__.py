@@ -79,9 +79,9 @@ def main() -> NoReturn:
     """Run the program and exit: the one rim."""
     gc.set_threshold(20_000)  # modules are not garbage: their loading need not be searched for it
     code = execute(sys.argv[1:])
-    with suppress(OSError):  # nobody reads any more
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody reads any more; or it was closed from the first
+            stream.flush()
     os._exit(code)  # whatever had to be closed is; taking the modules apart only takes time
 
 
