@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from grounds import NOW, Ground, ground, stamped, token
 from orchestration import state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, View
+from orchestration.bus import Bus, Claimed, Fenced, Landed, Lost, View
 from orchestration.clock import iso
 from orchestration.errors import ExitCode, Refused
 from orchestration.journal import Claim
@@ -39,6 +39,12 @@ def claim_on(view: View) -> Claim:
     return Claim(view.state.expected_actor, view.state.iteration, token(view), "main", view.tip, iso(NOW))
 
 
+def take(bus: Bus, view: View) -> Claimed | Lost:
+    """Claim the turn that a look has shown."""
+    claim = claim_on(view)
+    return bus.claim(claim, bus.offer(claim, view.state))
+
+
 def somebody_elses(view: View) -> bytes:
     """Return the state after somebody else's turn."""
     return state.encode(state.succeeded(view.state, Token(view.state.epoch + 1, "other", "2" * 32), "", NOW))
@@ -64,21 +70,21 @@ def test_a_claim_stands_only_where_the_register_is_as_it_was_read(here: Ground) 
     view = bus.look()
     before = here.outside()
     for each in (bus, here.bus()):
-        assert isinstance(each.claim(claim_on(view)), Claimed)
+        assert isinstance(take(each, view), Claimed)
     assert here.outside() == before
 
     here.put(somebody_elses(view))
 
-    assert isinstance(bus.claim(claim_on(view)), Lost)
+    assert isinstance(take(bus, view), Lost)
 
 
 @shared_bus
 def test_a_claim_is_lost_where_the_state_is_gone_or_damaged(here: Ground) -> None:
     bus = here.bus()
-    claim = claim_on(bus.look())
+    view = bus.look()
     for data in (b"{", None):
         here.put(data)
-        assert isinstance(bus.claim(claim), Lost)
+        assert isinstance(take(bus, view), Lost)
 
 
 @every_bus
@@ -108,8 +114,8 @@ def test_what_has_landed_is_what_everybody_reads(here: Ground) -> None:
     assert (after.tip, after.state) == (hand_off.commit, bus.state_at(hand_off.commit))
     assert (after.state.expected_actor, after.state.status) == (Actor.RALPH, Status.WAITING_RALPH)
     assert (after.state.epoch, after.state.holder, after.state.nonce) == (1, "me", "1" * 32)
-    assert isinstance(bus.claim(claim_on(view)), Lost)
-    assert isinstance(bus.claim(claim_on(after)), Claimed)
+    assert isinstance(take(bus, view), Lost)
+    assert isinstance(take(bus, after), Claimed)
 
 
 @shared_bus
@@ -223,7 +229,7 @@ def test_any_state_is_handed_off_and_read_again(here: Ground, standing: State, b
     bus = here.bus()
     view = bus.look(epoch=standing.epoch, iteration=standing.iteration)
     assert replace(view.state, branch=None) == replace(standing, branch=None)
-    assert isinstance(bus.claim(claim_on(view)), Claimed)
+    assert isinstance(take(bus, view), Claimed)
     after = state.succeeded(view.state, token(view), "c" * 40, NOW)
     if fails:
         after = state.failed(view.state, token(view), "c" * 40, Failure(reason="no"), NOW)
@@ -235,7 +241,7 @@ def test_any_state_is_handed_off_and_read_again(here: Ground, standing: State, b
     ours = dict.fromkeys(("branch", "galph_commit", "ralph_commit"))
     assert replace(landed.state, **ours) == replace(after, **ours)
     assert landed.tip == hand_off.commit
-    assert isinstance(bus.claim(claim_on(view)), Lost)
+    assert isinstance(take(bus, view), Lost)
 
 
 @shared_bus

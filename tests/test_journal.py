@@ -40,7 +40,7 @@ CARRY = Carry(Actor.RALPH, 17, "t" * 40, "l" * 40)
 HAND_OFF = HandOff("c" * 40, "w" * 40)
 
 IN_A_TURN: list[Entry] = [
-    Claiming(CLAIM, "t" * 40, CARRY),
+    Claiming(CLAIM, "t" * 40, "o" * 40, CARRY),
     Claimed(TURN),
     Routed(TURN, DECISION),
     Running(TURN, DECISION, "process", "boot", "2026-01-20T03:29:30Z"),

@@ -53,6 +53,10 @@ class FakeClock:
         assert len(self._asked) < 1000, f"asked again and again at {self.seconds}"
         return self.seconds
 
+    def boottime(self) -> float:
+        """Return the seconds: the machine started with the clock."""
+        return self.seconds
+
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.seconds += seconds

@@ -2,13 +2,16 @@
 
 import secrets
 
+from msgspec.structs import replace
+
 from orchestration import failpoints
 from orchestration.bus import Lost, View
 from orchestration.clock import iso
+from orchestration.halt import Wait
 from orchestration.journal import Claim, Claimed, Claiming, Idle
 from orchestration.ports import Ports, Step
 from orchestration.standstill import require_own, standstill
-from orchestration.state import Token
+from orchestration.state import State, Token
 
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
@@ -16,7 +19,13 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
     entry = entry.on(ports.bus.branch)
     view = ports.bus.look(epoch=entry.epoch, iteration=entry.iteration)
     require_own(view.state, ports.bus.branch)
-    return standstill(ports.bus, view.state) or _claim(ports, entry, view)
+    return standstill(ports.bus, view.state) or _others_turn(ports, view.state) or _claim(ports, entry, view)
+
+
+def _others_turn(ports: Ports, now: State) -> Wait | None:
+    if ports.role in {None, now.expected_actor}:
+        return None
+    return Wait(f"{now.expected_actor} is to run iteration {now.iteration}")
 
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
@@ -25,15 +34,16 @@ def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
     claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
-    return Claiming(claim, survey.tree, entry.carry, survey.uncommitted)
+    return Claiming(claim, survey.tree, ports.bus.offer(claim, now), entry.carry, survey.uncommitted)
 
 
 def take_turn(ports: Ports, entry: Claiming) -> Step:
     """Have the bus confirm the claim, and begin."""
     claim = entry.claim
-    if isinstance(ports.bus.claim(claim), Lost):
+    answer = ports.bus.claim(claim, entry.offer)
+    if isinstance(answer, Lost):
         return Idle(claim.token.epoch - 1, claim.iteration, entry.carry, claim.branch)
-    turn = ports.work.begin(entry)
+    turn = ports.work.begin(replace(entry, claim=replace(claim, base=answer.base)))
     ports.note("claimed", f"{claim.name}: epoch {claim.token.epoch}")
     failpoints.hit("turn.claimed")
     return Claimed(turn)

@@ -5,6 +5,8 @@ Expected outcomes are values; only damage raises.
 
 from typing import NamedTuple, Protocol
 
+from orchestration.errors import Refused
+from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import SCOPE, State, Status
 
@@ -17,7 +19,9 @@ class View(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """The turn is ours."""
+    """The turn is ours; its work begins on `base`."""
+
+    base: str
 
 
 class Lost(NamedTuple):
@@ -31,9 +35,20 @@ class Landed(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Somebody committed meanwhile and left the state alone: hand off again, on `tip`."""
+    """Somebody committed meanwhile and left the turn to us: hand off again, on `tip`.
+
+    `on` is the commit whose state is handed on then; None: still the claim's.
+    """
 
     tip: str
+    on: str | None = None
+
+
+class Conflict(NamedTuple):
+    """Somebody committed meanwhile what does not go together with the work: `paths`."""
+
+    tip: str
+    paths: list[str]
 
 
 class Fenced(NamedTuple):
@@ -59,8 +74,25 @@ class Bus(Protocol):
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
 
-    def claim(self, claim: Claim) -> Claimed | Lost:
-        """Take the turn if the branch still is where the claim was made."""
+    def elsewhere(self, now: State) -> Wait | None:
+        """Tell who runs the turn that the state says is running; None: it may be claimed all the same.
+
+        Raises:
+            Refused: nobody can be waited for.
+
+        """
+
+    def offer(self, claim: Claim, now: State) -> str:
+        """Build the value that claims the turn, or name the one that the claim leaves as it is."""
+
+    def claim(self, claim: Claim, offer: str) -> Claimed | Lost:
+        """Take the turn if the register still is where the claim was made; also again, after a crash."""
+
+    def holds(self, claim: Claim) -> Fenced | None:
+        """Tell whether a turn that was claimed a while ago is ours no longer."""
+
+    def retreat(self) -> None:
+        """Leave a turn that is ours no longer, after its work was kept: follow the register."""
 
     def state_at(self, value: str) -> State:
         """Read the state that a value of the register holds."""
@@ -68,7 +100,7 @@ class Bus(Protocol):
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
         """Build the value that turns `before` into `after`; nothing refers to it yet."""
 
-    def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
+    def settle(self, hand_off: HandOff) -> Landed | Moved | Conflict | Fenced:
         """Publish a hand-off; a second call after a crash changes nothing."""
 
 
@@ -88,3 +120,12 @@ def decisions(now: State, option: str = "") -> str:
         return f"`orchestrator resume{option}` clears it"
     stamp = f"`orchestrator stamp{option} {now.expected_actor} fail`"
     return f"end it where it runs; if nothing runs it any more: {stamp}"
+
+
+def running_elsewhere(now: State, remedy: str) -> Refused:
+    """Return why a turn that somebody else is said to run stands in the way."""
+    return Refused(
+        f"the committed state says that {now.expected_actor} runs since {now.last_update}; this clone did not start it",
+        code="state-running",
+        remedy=remedy,
+    )

@@ -1,5 +1,7 @@
 """Which bus a command talks to."""
 
+from collections.abc import Callable
+
 from orchestration.bus import Bus
 from orchestration.errors import Refused
 from orchestration.file_bus import FileBus
@@ -7,7 +9,7 @@ from orchestration.git import Git
 from orchestration.journal import Claim
 from orchestration.local_bus import LocalBus
 from orchestration.settings import Config
-from orchestration.workspace import Workspace, working_branch
+from orchestration.workspace import Workspace, instance_id, working_branch
 
 
 def require_checked_out(git: Git, claim: Claim) -> None:
@@ -25,7 +27,13 @@ def require_checked_out(git: Git, claim: Claim) -> None:
         )
 
 
-def open_bus(place: Workspace, config: Config, git: Git, branch: str | None = None) -> Bus:
+def open_bus(
+    place: Workspace,
+    config: Config,
+    git: Git,
+    branch: str | None = None,
+    hurry: Callable[[], bool] = lambda: False,
+) -> Bus:
     """Return the bus of a project.
 
     Args:
@@ -33,6 +41,7 @@ def open_bus(place: Workspace, config: Config, git: Git, branch: str | None = No
         config: its configuration.
         git: the verbs; not used without git.
         branch: the working branch; by default the configured one, or the one checked out.
+        hurry: tells whether a person waits for us to stop.
 
     Raises:
         Refused: HEAD is detached.
@@ -40,4 +49,11 @@ def open_bus(place: Workspace, config: Config, git: Git, branch: str | None = No
     """
     if not place.git:
         return FileBus(place.root, config.state_file)
-    return LocalBus(git, place, branch or working_branch(git, config.sync.branch), config.state_file)
+    branch = branch or working_branch(git, config.sync.branch)
+    local = LocalBus(git, place, branch, config.state_file)
+    if not (local.was_shared() if config.sync.via_git is None else config.sync.via_git):
+        return local
+    from orchestration.remote import Remote  # noqa: PLC0415 - what sharing needs, a clone that shares nothing does not
+    from orchestration.remote_bus import RemoteBus  # noqa: PLC0415
+
+    return RemoteBus(git, place, Remote(git, config.sync.remote, branch, hurry), config, instance_id(place))

@@ -18,6 +18,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""
 
+    def boottime(self) -> float:
+        """Return seconds since the machine was started, those in which it slept included."""
+
     def wait(self, deadline: float | None, selector: BaseSelector) -> list[tuple[SelectorKey, int]]:
         """Wait for the selector until `deadline` (monotonic seconds; None: for ever)."""
 
@@ -32,6 +35,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds of CLOCK_MONOTONIC."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """Return seconds of CLOCK_BOOTTIME; elsewhere of the monotonic clock."""
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     def wait(self, deadline: float | None, selector: BaseSelector) -> list[tuple[SelectorKey, int]]:
         """Wait for the selector until `deadline`."""

@@ -13,6 +13,7 @@ from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, OrchestrationError
 from orchestration.findings import Finding, Level, Scene, refused
 from orchestration.git import Git
+from orchestration.halt import Wait
 from orchestration.holder import read_holder
 from orchestration.journal import Claim, Idle, Posted, claim_of
 from orchestration.reaper import survivors
@@ -83,7 +84,9 @@ def state(scene: Scene) -> Iterator[Finding]:
     halt = standstill(scene.bus, now)
     option = scene.workspace.option
     paused = Control(scene.workspace.control).stands(Request.PAUSE)
-    if halt:
+    if isinstance(halt, Wait):
+        yield Finding("state", Level.OK, halt.why)
+    elif halt:
         level = Level.WARNING if halt.exit_code is ExitCode.OK else Level.PROBLEM
         yield Finding("state", level, halt.reason, halt.remedy)
     if paused:

@@ -133,7 +133,7 @@ def _began(event: RunStarted) -> list[str]:
     plural = "s" * (event.iterations != 1)
     what = f"turn{plural} of {event.solo} alone" if event.solo else f"iteration{plural}"
     loops = f"at most {event.iterations} {what}" if event.iterations else f"no limit of {what}"
-    kept = "one state commit a turn" if event.commits else "no state commits"
+    kept = ("no state commits", "one state commit a turn", "two state commits a turn, pushed")[event.commits]
     jobs: dict[str, list[str]] = {}
     for job, argv in event.agents.items():
         jobs.setdefault(" ".join(argv), []).append(job)

@@ -3,24 +3,30 @@
 from typing import NamedTuple
 
 from orchestration.control import Control, Request
-from orchestration.errors import ExitCode
+from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import AnyEvent, TurnEnded, Waiting
-from orchestration.halt import Halt
-from orchestration.journal import Claimed, Claiming, Idle, Routed, claim_of, must_be_kept
+from orchestration.halt import Halt, Wait
+from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, claim_of, must_be_kept, turn_of
+from orchestration.patience import Patience
 from orchestration.ports import Ports
 from orchestration.process import Loop
+from orchestration.settings import SyncSettings
 from orchestration.state import Actor
-from orchestration.turn import STEPS
+from orchestration.turn import STEPS, fenced
 
 _BEFORE_THE_AGENT = (Idle, Claiming, Claimed, Routed)
 """Where a stop is immediate; after the agent the turn is handed off first, which takes no time."""
 
 
 class Options(NamedTuple):
-    """What a run is asked for beside the configuration: one turn at most; turns of one actor alone."""
+    """What a run is asked for beside the configuration.
+
+    One turn at most; turns of one actor alone, not asking whose turn it is; turns of one `role`, waiting for the other.
+    """
 
     once: bool = False
     solo: Actor | None = None
+    role: Actor | None = None
 
 
 class Stops:
@@ -54,21 +60,26 @@ class Daemon:
         loop: where it waits.
         stops: what it stops for.
         options: once, or until a limit.
+        sync: how long to wait.
 
     """
 
-    def __init__(self, loop: Loop, stops: Stops, options: Options) -> None:
+    def __init__(self, loop: Loop, stops: Stops, options: Options, sync: SyncSettings) -> None:
+        self._patience = Patience(loop.clock, sync, once=options.once)
         self._loop = loop
         self._stops = stops
         self._options = options
         self._first_iteration: int | None = None
         self._failed = False
+        self._restarted = False
+        self._told = ""
         self.turns = 0
 
     def run(self, ports: Ports) -> Halt:
         """Serve the step table until something says halt."""
         entry = ports.journal.read()
         claim = claim_of(entry)
+        self._restarted = claim is not None
         if claim:  # no second agent starts beside a living one
             ports.end_leavings(claim)
         while True:
@@ -77,12 +88,69 @@ class Daemon:
                 halt = self._between_turns(ports, entry)
             if halt:
                 return halt
-            step = STEPS[type(entry)](ports, entry)
+            step = self._step(ports, entry)
             if isinstance(step, Halt):
                 return step
-            if must_be_kept(step):
+            if step is not entry and must_be_kept(step):
                 ports.journal.write(step)
             entry = step
+
+    def _step(self, ports: Ports, entry: Entry) -> Entry | Halt:
+        """Do the next step; where it has to wait for somebody, wait a while and stay at the same entry."""
+        try:
+            step = self._fenced(ports, entry) or STEPS[type(entry)](ports, entry)
+        except Unreachable as trouble:
+            return self._hold_out(ports, trouble) or entry
+        if isinstance(step, Wait):
+            return self._wait(ports, step) or entry
+        self._patience.over()
+        self._told = ""
+        return step
+
+    def _fenced(self, ports: Ports, entry: Entry) -> Halt | None:
+        """Look, once after a restart, whether a turn in progress still is ours: before its agent runs again."""
+        turn = turn_of(entry)
+        if not self._restarted or turn is None:
+            return None
+        fence = ports.bus.holds(turn.claim)
+        self._restarted = False
+        return fenced(ports, turn, None, fence.why) if fence else None
+
+    def _wait(self, ports: Ports, wait: Wait) -> Halt | None:
+        """Wait until the next look at whose turn it is."""
+        if self._options.once:
+            return Halt(ExitCode.OK, "not-my-turn", wait.why)
+        pause = self._patience.for_peer()
+        if pause is None:
+            return Halt(ExitCode.WAITED, "waited", f"waited too long (sync.max_wait): {wait.why}", "see the other side")
+        self._tell(ports, wait.why)
+        self._rest(pause, until_woken=True)
+        return None
+
+    def _hold_out(self, ports: Ports, trouble: Unreachable) -> Halt | None:
+        """Wait until the next try of a remote that did not answer."""
+        pause = self._patience.for_remote(trouble.kind)
+        if pause is None:
+            return Halt(trouble.exit_code, trouble.code, trouble.message, trouble.remedy)
+        self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})")
+        self._rest(pause)
+        return self._stops.halt()
+
+    def _tell(self, ports: Ports, why: str) -> None:
+        if why != self._told:
+            self._told = why
+            ports.emit(Waiting(why=why))
+
+    def _rest(self, seconds: float, *, until_woken: bool = False) -> None:
+        """Serve for some seconds, or until a stop, or until somebody wakes us."""
+        rung: list[bool] = []
+        timer = self._loop.after(seconds, lambda: rung.append(True))
+        requests = self._stops.requests
+        while not (rung or self._stops.now() or requests.stands(Request.STOP) or (until_woken and self._loop.woken)):
+            self._loop.step()
+        timer.cancel()
+        if until_woken:
+            self._loop.woken = False
 
     def count(self, event: AnyEvent) -> None:
         """Count finished turns, for limits and the closing line."""
@@ -103,7 +171,7 @@ class Daemon:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations
         if limit and self._done(entry) >= limit:
-            what = "turn" if self._options.solo else "iteration"
+            what = "turn" if self._options.solo or self._options.role else "iteration"
             done = f"{limit} {what}s are" if limit > 1 else f"1 {what} is"
             return Halt(ExitCode.OK, "iterations", f"{done} done", "start again for more")
         if requests.stands(Request.PAUSE):
@@ -112,7 +180,7 @@ class Daemon:
 
     def _done(self, entry: Idle) -> int:
         """Return how many iterations, or turns of one actor alone, this run has done."""
-        if self._options.solo or self._first_iteration is None:
+        if self._options.solo or self._options.role or self._first_iteration is None:
             return self.turns
         return entry.iteration - self._first_iteration
 

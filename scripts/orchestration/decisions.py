@@ -198,7 +198,7 @@ def _keep_work(workspace: Workspace, config: Config, git: Git, turn: Turn) -> st
     bus = open_bus(workspace, config, git, turn.claim.branch)
     work = GitWork(git, Judge(git, workspace, bus, config, lambda *_: None), config, bus.branch)
     work.break_locks(turn.claim)
-    return work.abandon(turn, git.resolve(f"refs/heads/{turn.claim.branch}"))
+    return work.abandon(turn, git.resolve(f"refs/heads/{turn.claim.branch}"), "given up")
 
 
 def _between_turns(journal: Journal, bus: Bus) -> Idle:

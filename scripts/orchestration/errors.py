@@ -10,6 +10,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3
     TURN_FAILED = 4
+    UNREACHABLE = 5
     WAITED = 6
     LOCKED = 7
     FENCED = 8
@@ -24,6 +25,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.USAGE: "wrong usage or configuration",
     ExitCode.REFUSED: "the repository or the state needs a person; nothing was changed",
     ExitCode.TURN_FAILED: "a turn failed, now or earlier; `orchestrator retry` or `skip` decides",
+    ExitCode.UNREACHABLE: "the remote could not be reached in time; what was to be pushed is kept for the next start",
     ExitCode.WAITED: "waited longer than `--max-wait-sec`",
     ExitCode.LOCKED: "another daemon holds this clone",
     ExitCode.FENCED: "I had owned the turn and another hand moved it on; my work is in a rescue ref",
@@ -61,6 +63,21 @@ class UsageError(OrchestrationError):
 
 class Refused(OrchestrationError):
     """The repository or the state needs a person; nothing was changed."""
+
+
+class Unreachable(OrchestrationError):
+    """The remote did not answer, or not in a way that tells what happened; the same step may be tried again.
+
+    Args:
+        kind: the class of the trouble (remote_errors.Kind), which says how long to wait.
+
+    """
+
+    exit_code = ExitCode.UNREACHABLE
+
+    def __init__(self, message: str, *, kind: str, remedy: str) -> None:
+        super().__init__(message, code=f"remote-{kind}", remedy=remedy)
+        self.kind = kind
 
 
 class Locked(OrchestrationError):

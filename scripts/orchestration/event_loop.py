@@ -51,6 +51,7 @@ class EventLoop:
     def __init__(self, clock: Clock, *, catch: Sequence[signal.Signals] = ()) -> None:
         self.clock = clock
         self.signals: list[signal.Signals] = []
+        self.woken = False  # by another thread; whoever waits for that sets it back
         self._catch = (*catch, signal.SIGCHLD)
         self._arrived: list[int] = []
         self._selector = selectors.DefaultSelector()
@@ -137,8 +138,8 @@ class EventLoop:
 
     def listen(self) -> None:
         """Take what has arrived, without waiting: a signal counts from its arrival, not from the next `step`."""
-        while self._ear.read(4096):
-            pass
+        while heard := self._ear.read(4096):
+            self.woken |= b"\0" in heard
         arrived, self._arrived = self._arrived, []  # the byte that woke us may be lost in a full pipe, these are not
         self.signals += [signal.Signals(number) for number in arrived if number != signal.SIGCHLD]
         if signal.SIGCHLD in arrived:

@@ -10,8 +10,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, View, decisions
+from orchestration.bus import Claimed, Fenced, Landed, Lost, View, decisions, running_elsewhere
 from orchestration.errors import Refused
+from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 
@@ -54,9 +55,29 @@ class FileBus:
         """Tell what a person can type where the state stands still."""
         return decisions(now, " --no-git")
 
-    def claim(self, claim: Claim) -> Claimed | Lost:
+    def elsewhere(self, now: State) -> Wait | None:
+        """Refuse: whoever runs it does not share this file.
+
+        Raises:
+            Refused: always (code `state-running`).
+
+        """
+        raise running_elsewhere(now, self.remedy(now))
+
+    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
+        """Name the value that stays."""
+        return claim.base
+
+    def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the file still is as it was read."""
-        return Claimed() if self._read() == claim.base.encode() else Lost()
+        return Claimed(claim.base) if self._read() == claim.base.encode() else Lost()
+
+    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
+        """Trust the lock and the journal."""
+        return None
+
+    def retreat(self) -> None:
+        """Stay: there is nothing to follow."""
 
     def state_at(self, value: str) -> State:
         """Read the state of a text.

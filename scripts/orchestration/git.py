@@ -15,7 +15,7 @@ from orchestration.errors import OrchestrationError
 from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.packing import Folder, Pack
-from orchestration.process import Completed, Loop, Request
+from orchestration.process import Completed, Loop, Request, Started
 from orchestration.reaper import working_in
 from orchestration.tree import Change, Commit, Dirt, File, read_status, split_at_links
 
@@ -66,15 +66,15 @@ class Git:
         """
         return self.start(*args, stdin=stdin, index=index)()
 
-    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Callable[[], Completed]:
-        """Start git; call what is returned for what happened.
+    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None, timeout: float = TIMEOUT) -> Started:
+        """Start git, to be ended after `timeout` seconds; call what is returned for what happened.
 
         Raises:
             OrchestrationError: git is not installed (code `git-missing`).
 
         """
         environment = {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env
-        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=TIMEOUT)
+        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=timeout)
         try:
             return self.loop.start(request)
         except FileNotFoundError:
@@ -144,6 +144,10 @@ class Git:
     def resolve(self, name: str) -> str | None:
         """Return the object id of a revision, None when there is none."""
         return self.ids([name])[0]
+
+    def has(self, commit: str) -> bool:
+        """Tell whether a commit is here."""
+        return self.resolve(f"{commit}^{{commit}}") is not None
 
     def tree(self, revision: str) -> str:
         """Return the tree of a commit.
@@ -297,9 +301,13 @@ class Git:
             raise OrchestrationError(f"the tree {oid} is not there", code="object-missing", remedy="see `git fsck`")
         return data
 
+    def empty_tree(self) -> str:
+        """Return the id of the tree without entries."""
+        return self.ask("hash-object", "-t", "tree", "--stdin")
+
     def _nothing(self) -> str:
         """Return the id that names no object, of the repository's length."""
-        return "0" * len(self.ask("hash-object", "-t", "tree", "--stdin"))
+        return "0" * len(self.empty_tree())
 
     def _committer(self) -> tuple[str, str]:
         """Return `Name <email>` and time zone, asked once."""
@@ -350,6 +358,32 @@ class Git:
         if (self.resolve(ref) or "") == old:
             raise explained(done, locked=b".lock': File exists" in done.stderr)
         return False
+
+    def merge_tree(self, ours: str, theirs: str) -> tuple[str, list[str]]:
+        """Merge two commits in memory; return the tree, and the paths that conflict (the tree is then of no use)."""
+        done = self.call("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs)
+        if done.code not in {0, 1}:
+            raise GitError(done)
+        tree, *paths = os.fsdecode(done.stdout).rstrip("\0").split("\0")
+        return tree, list(dict.fromkeys(paths))
+
+    def fast_forward(self, branch: str, to: str) -> bool:
+        """Move a branch forward, and the work tree with it where it is checked out; False: files are in the way."""
+        if not self.has_checked_out(branch):
+            old = self.resolve(f"refs/heads/{branch}") or ""
+            return self.update_ref(f"refs/heads/{branch}", to, old, "orchestrator: follow the remote")
+        return self.call("merge", "--ff-only", "--quiet", "--no-stat", "--no-verify-signatures", to).code == 0
+
+    def reset_keep(self, branch: str, to: str) -> bool:
+        """Move the branch that is checked out to `to`, keeping every changed file; False: git could not."""
+        if not self.has_checked_out(branch):
+            old = self.resolve(f"refs/heads/{branch}") or ""
+            return self.update_ref(f"refs/heads/{branch}", to, old, "orchestrator: leave what is rescued")
+        return self.call("reset", "--keep", "--quiet", to).code == 0
+
+    def is_rescued(self, commit: str) -> bool:
+        """Tell whether a rescue ref holds a commit."""
+        return bool(self.ask("for-each-ref", "--count=1", f"--contains={commit}", "refs/rescue/"))
 
     def delete_ref(self, ref: str, old: str) -> None:
         """Delete a ref that still has the value `old`."""

@@ -11,7 +11,7 @@ from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
-from orchestration.state import Failure, State
+from orchestration.state import WITHHELD, Failure, State
 from orchestration.tree import Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
@@ -28,10 +28,12 @@ class GitWork:
         judge: decides what an agent's work comes to.
         config: whether changed tracked files are allowed.
         branch: the working branch.
+        withholds: whether the work of a turn that must not be published is taken off the branch.
 
     """
 
-    def __init__(self, git: Git, judge: Judge, config: Config, branch: str) -> None:
+    def __init__(self, git: Git, judge: Judge, config: Config, branch: str, *, withholds: bool = False) -> None:
+        self._withholds = withholds
         self._git = git
         self._collector = judge.collector
         self._judge = judge
@@ -54,6 +56,9 @@ class GitWork:
         goes_on = carry is not None and carry.is_for(state.expected_actor, state.iteration)
         if not (goes_on or self._config.allow_dirty):
             self._require_clean(dirt, carry)
+        if dirt.head != base:
+            self._catch_up(dirt, base)
+            dirt = self._git.dirt()
         tree = self._collector.snapshot(dirt)
         return Survey(tree, tree != self._git.tree(base))
 
@@ -66,6 +71,34 @@ class GitWork:
                 f"the branch checked out is {dirt.branch}, not {wanted}",
                 code="wrong-branch",
                 remedy=f"`git switch {wanted}`",
+            )
+
+    def _catch_up(self, dirt: Dirt, base: str) -> None:
+        """Bring the work tree forward to the remote's tip.
+
+        Raises:
+            Refused: the branch has commits of its own, or uncommitted files are in the way.
+
+        """
+        here = dirt.head or ""
+        if not self._git.is_ancestor(here, base):
+            ahead = self._git.is_ancestor(base, here)
+            remote = self._config.sync.remote
+            push, merge = f"`git push {remote} {self._branch}`", f"`git pull --no-rebase {remote} {self._branch}`"
+            leave = f"; or leave them, since a rescue ref holds them: `git reset --keep {base}`"
+            raise Refused(
+                f"the branch {self._branch} has commits that {remote} lacks: {here[:10]} is not in {base[:10]}",
+                code="local-ahead" if ahead else "local-diverged",
+                remedy=(push if ahead else f"{merge}, and {push}") + (leave if self._git.is_rescued(here) else ""),
+            )
+        if not self._git.fast_forward(self._branch, base):
+            changed = {change.path for change in self._git.difference(here, base)}
+            blocked = [path for path in [*dirt.tracked, *dirt.untracked] if path in changed]
+            raise Refused(
+                f"uncommitted files are in the way of what {self._config.sync.remote} has:"
+                f"{_BETWEEN}{listed(blocked or dirt.tracked, _BETWEEN)}",
+                code="would-overwrite",
+                remedy="commit them, or put them aside: `git stash --include-untracked`",
             )
 
     def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
@@ -149,12 +182,20 @@ class GitWork:
 
     def _close(self, entry: Judged, failure: Failure | None) -> Checked:
         turn, left, head = entry.turn, entry.left, entry.work_head
-        if failure:
+        if failure and self._is_withheld(failure):
+            ref = self._collector.rescue(turn.claim, self._git.tree(head), head, failure.code)
+            self._keep(turn, failure.code, self._git.dirt(), left)
+            reason = f"{failure.reason} (withheld: its work is kept in {ref}, and not published)"
+            failure, head = replace(failure, reason=reason), turn.claim.base
+        elif failure:
             self._keep(turn, failure.code, self._git.dirt(), left)
             failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, head))
         unpin = failure is None and self._person_untouched(turn, left)
         failpoints.hit("turn.checked")
         return Checked(turn, entry.decision, entry.outcome, head, left, failure, entry.exit_reason, unpin)
+
+    def _is_withheld(self, failure: Failure) -> bool:
+        return self._withholds and failure.code in WITHHELD
 
     def _person_untouched(self, turn: Turn, left: str) -> bool:
         """Tell whether every file of the person's that is pinned still has its bytes in the tree; warn if not.
@@ -185,6 +226,8 @@ class GitWork:
     def left(self, checked: Checked) -> Carry | None:
         """Return the trees of a turn that failed or left files uncommitted."""
         claim = checked.turn.claim
+        if checked.failure and self._is_withheld(checked.failure):  # the branch has left its commits
+            checked = replace(checked, left=self._collector.snapshot(self._git.dirt()))
         if checked.failure is None and checked.left == self._git.tree(checked.work_head):
             return None
         origin = checked.turn.origin or claim.base
@@ -195,11 +238,11 @@ class GitWork:
         if checked.turn.pin and checked.unpin:
             self._collector.drop(checked.turn.pin)
 
-    def abandon(self, turn: Turn, head: str | None) -> str:
-        """Keep commits and tree of a turn that is no longer ours; return the ref of the commits."""
-        head = head or turn.claim.base
-        ref = self._collector.rescue(turn.claim, self._git.tree(head), head, "fenced")
-        self.keep(turn, "fenced")
+    def abandon(self, turn: Turn, head: str | None, why: str) -> str:
+        """Keep commits and tree of a turn that is not published; return the ref of the commits."""
+        head = head or self._git.resolve(f"refs/heads/{turn.claim.branch}") or turn.claim.base
+        ref = self._collector.rescue(turn.claim, self._git.tree(head), head, why)
+        self.keep(turn, why)
         return ref
 
     def summary(self, base: str, head: str) -> Summary:

@@ -1,8 +1,14 @@
-"""How the daemon is told to stop."""
+"""How the daemon is told to stop, or to wait."""
 
 from typing import NamedTuple
 
 from orchestration.errors import ExitCode
+
+
+class Wait(NamedTuple):
+    """Nothing can be done here now, and why; a look later may show otherwise."""
+
+    why: str
 
 
 class Halt(NamedTuple):

@@ -110,11 +110,13 @@ class Idle(msgspec.Struct, frozen=True, tag="idle"):
 class Claiming(msgspec.Struct, frozen=True, tag="claiming"):
     """A claim is made and perhaps not yet known to the bus; `before` is the tree of the work tree.
 
-    Where files are `uncommitted` it is about to be pinned: a restart must find whose pin it is.
+    Where files are `uncommitted` it is about to be pinned: a restart must find whose pin it is. `offer` is the value of
+    the register that claims; the claim's base, where a claim changes nothing.
     """
 
     claim: Claim
     before: str
+    offer: str
     carry: Carry | None = None
     uncommitted: bool = False
 
@@ -165,7 +167,10 @@ class Judged(msgspec.Struct, frozen=True, tag="judged"):
 
 
 class Checked(msgspec.Struct, frozen=True, tag="checked"):
-    """The work is judged and committed up to `work_head`; `left` is the tree with what was not committed."""
+    """The work is judged and committed up to `work_head`; `left` is the tree with what was not committed.
+
+    `on` is the commit whose state is handed on, where somebody committed meanwhile; else it is the claim's.
+    """
 
     turn: Turn
     decision: Decision | None
@@ -175,6 +180,7 @@ class Checked(msgspec.Struct, frozen=True, tag="checked"):
     failure: Failure | None = None
     exit_reason: str | None = None
     unpin: bool = False
+    on: str | None = None
 
 
 class Stamped(msgspec.Struct, frozen=True, tag="stamped"):
@@ -203,7 +209,7 @@ def must_be_kept(entry: Entry) -> bool:
     when a person has changed it.)
     """
     if isinstance(entry, Claiming):
-        return entry.uncommitted
+        return entry.uncommitted or entry.offer != entry.claim.base
     if isinstance(entry, Routed):
         return entry.decision.source is Source.OVERRIDE or entry.turn.stopped is not None
     return not isinstance(entry, Claimed | Checked)

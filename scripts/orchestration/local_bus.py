@@ -7,10 +7,13 @@ that one index entry and the file follow, so that the person's index and work tr
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View, decisions
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View, decisions, running_elsewhere
 from orchestration.errors import Refused
 from orchestration.git import Git
+from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 from orchestration.tree import REGULAR, Change, File
@@ -49,6 +52,15 @@ class LocalBus:
             raise Refused(
                 f"the branch {self.branch} has no commit", code="state-missing", remedy="`orchestrator init` makes one"
             )
+        return self.read(tip, epoch=epoch, iteration=iteration)
+
+    def read(self, tip: str, *, epoch: int = 0, iteration: int = 1) -> View:
+        """Read the state of a tip, as `look` does.
+
+        Raises:
+            Refused: it is damaged, or went backwards.
+
+        """
         data, parent = self._git.blobs([f"{tip}:{self._path}", f"{tip}^:{self._path}"])
         if data is None and self._file.exists():
             raise Refused(
@@ -70,6 +82,14 @@ class LocalBus:
                 self._check_forward(tip, now, older)
         return View(tip, now)
 
+    def was_shared(self) -> bool:
+        """Tell whether the newest turn here was shared through a remote."""
+        data = self._git.blobs([f"{self._ref}:{self._path}"])[0]
+        try:
+            return state.parse(data).claim_base is not None
+        except Refused:
+            return False
+
     def _check_forward(self, tip: str, now: State, older: State) -> None:
         try:
             state.check_forward(now, epoch=older.epoch, iteration=older.iteration)
@@ -82,9 +102,29 @@ class LocalBus:
         """Tell what a person can type where the state stands still."""
         return decisions(now)
 
-    def claim(self, claim: Claim) -> Claimed | Lost:
+    def elsewhere(self, now: State) -> Wait | None:
+        """Refuse: whoever runs it does not share this branch.
+
+        Raises:
+            Refused: always (code `state-running`).
+
+        """
+        raise running_elsewhere(now, self.remedy(now))
+
+    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
+        """Name the value that stays."""
+        return claim.base
+
+    def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the branch still is at the claim's base."""
-        return Claimed() if self._git.resolve(self._ref) == claim.base else Lost()
+        return Claimed(claim.base) if self._git.resolve(self._ref) == claim.base else Lost()
+
+    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
+        """Trust the lock and the journal."""
+        return None
+
+    def retreat(self) -> None:
+        """Stay: nothing is moved in the only clone there is."""
 
     def state_at(self, value: str) -> State:
         """Read the state of a commit.
@@ -97,7 +137,7 @@ class LocalBus:
 
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
         """Build the state commit on `parent`."""
-        file = File(self._path, data=state.encode(after))
+        file = File(self._path, data=state.encode(replace(after, claim_base=None)))  # what is not shared has none
         commit = self._git.commit_files(parent, [file], state.message(before, after, operator=operator))
         return HandOff(commit, parent)
 

@@ -80,7 +80,7 @@ class NoWork:
     def forget(self, checked: Checked) -> None:
         """Drop nothing."""
 
-    def abandon(self, turn: Turn, head: str | None) -> None:  # noqa: ARG002
+    def abandon(self, turn: Turn, head: str | None, why: str) -> None:  # noqa: ARG002
         """Leave everything where it is."""
         return
 

@@ -1,17 +1,20 @@
 """What a turn touches outside itself, and what a step may answer."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from orchestration.bus import Bus
 from orchestration.clock import Clock
 from orchestration.events import AnyEvent, Notice
-from orchestration.halt import Halt
+from orchestration.halt import Halt, Wait
+from orchestration.heart import Heart
 from orchestration.journal import Claim, Entry, Journal
 from orchestration.reports import Reports
 from orchestration.router import Routes
 from orchestration.runner import Runner
 from orchestration.settings import Config
+from orchestration.state import Actor
 from orchestration.work import Work
 from orchestration.workspace import Workspace
 
@@ -20,7 +23,8 @@ from orchestration.workspace import Workspace
 class Ports:
     """Everything outside that a turn touches, built in one place.
 
-    `stopped` tells how to stop if a stop at once was asked for; `process` names this daemon process.
+    `stopped` tells how to stop if a stop at once was asked for; `process` names this daemon process; `role` is the one
+    actor whose turns it takes, None for both.
     """
 
     bus: Bus
@@ -38,6 +42,17 @@ class Ports:
     holder: str
     process: str
     boot_id: str
+    role: Actor | None = None
+    heart: Heart | None = None
+
+    @property
+    def lost(self) -> str | None:
+        """Who took the turn while its agent ran, None: nobody."""
+        return self.heart.lost if self.heart else None
+
+    def watched(self, claim: Claim) -> AbstractContextManager[Callable[[], object]]:
+        """Show life while an agent runs; what is given tells whether the turn was taken."""
+        return self.heart.during(claim) if self.heart else nullcontext(lambda: None)
 
     def note(self, code: str, text: str) -> None:
         """Emit what went as expected; shown with -v, always in the log."""
@@ -58,4 +73,4 @@ class Ports:
         self.emit(Notice(level="warning", code=code, text=text))
 
 
-Step = Entry | Halt
+Step = Entry | Halt | Wait

@@ -277,21 +277,14 @@ class Loop(EventLoop):
         """
         return self.start(request)()
 
-    def start(self, request: Request) -> Callable[[], Completed]:
-        """Start a child; what is returned serves everything until it has ended, and returns its output.
+    def start(self, request: Request) -> "Started":
+        """Start a child whose output is gathered while others are served.
 
         Raises:
             OSError: the executable cannot be started.
 
         """
-        output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        child = self.spawn(request, lambda name, data: output[name].append(data))
-
-        def end() -> Completed:
-            done = self.wait(child)
-            return replace(done, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
-
-        return end
+        return Started(self, request)
 
     def wait(self, child: Child) -> Completed:
         """Serve everything until the child has ended."""
@@ -331,6 +324,25 @@ class Loop(EventLoop):
         self.pause(seconds)
         if self._adopt:
             self._reap_orphans()
+
+
+class Started:
+    """A child whose output is gathered; call it for what happened."""
+
+    def __init__(self, loop: Loop, request: Request) -> None:
+        self._output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._loop = loop
+        self.child = loop.spawn(request, lambda name, data: self._output[name].append(data))
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it has ended."""
+        return self.child.completed is not None
+
+    def __call__(self) -> Completed:
+        """Serve everything until it has ended, and return its output."""
+        done, output = self._loop.wait(self.child), self._output
+        return replace(done, stdout=b"".join(output["stdout"]), stderr=b"".join(output["stderr"]))
 
 
 def _widen(descriptor: int) -> None:

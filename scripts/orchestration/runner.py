@@ -45,6 +45,10 @@ exit "$code"
 _BY_STOP = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)}
 
 
+def _not_lost() -> bool:
+    return False
+
+
 class Invocation(NamedTuple):
     """Everything that decides one run of an agent."""
 
@@ -106,12 +110,13 @@ class Runner:
         self._show = show
         self._stop_wanted = stop_wanted
 
-    def run(self, job: Invocation, before_stop: Callable[[], None]) -> Result:
+    def run(self, job: Invocation, before_stop: Callable[[], None], lost: Callable[[], object] = _not_lost) -> Result:
         """Run the agent to its end, and end everything that it leaves behind.
 
         Args:
             job: the invocation.
             before_stop: called when a stop was asked for, before the first signal is sent.
+            lost: asked again and again, whether the turn is ours no longer: then the agent is stopped, too.
 
         Raises:
             Refused: a process of the turn cannot be ended (code `agent-alive`).
@@ -139,7 +144,7 @@ class Runner:
         child = self._loop.spawn(self._request(job, record, scratch), take)
         try:
             failpoints.hit("turn.after_spawn")
-            completed = self._serve(child, before_stop)
+            completed = self._serve(child, before_stop, lost)
         except BaseException:
             child.stop()
             if self._loop.wait(child).why is Why.STOPPED:
@@ -154,11 +159,13 @@ class Runner:
         require_dead(completed.unkillable)
         return Result(completed, _outcome(completed, job, memory.text(), spoken.text()), spoken.text())
 
-    def _serve(self, child: Child, before_stop: Callable[[], None]) -> Completed:
+    def _serve(self, child: Child, before_stop: Callable[[], None], lost: Callable[[], object]) -> Completed:
         """Serve the agent until it has ended, stopping it when that is wanted."""
         asked = self._obey(child, 0, before_stop)
         while child.completed is None:
             self._loop.step()
+            if lost():
+                child.stop()
             asked = self._obey(child, asked, before_stop)
         return child.completed
 

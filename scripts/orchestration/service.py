@@ -26,12 +26,14 @@ from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted
 from orchestration.git import Git
 from orchestration.git_work import GitWork
 from orchestration.halt import Halt
+from orchestration.heart import Heart
 from orchestration.journal import Idle, Journal, claim_of
 from orchestration.local_bus import LocalBus
 from orchestration.lock import held
 from orchestration.no_work import NoWork
 from orchestration.ports import Ports
 from orchestration.process import Loop
+from orchestration.remote_bus import RemoteBus
 from orchestration.reports import Reports
 from orchestration.runner import Runner
 from orchestration.settings import Config
@@ -70,7 +72,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         if not stack.enter_context(watching(requests.folder, loop.wake)):
             look_now_and_then(loop, config.sync.poll_interval)
         stops = Stops(loop, requests)
-        daemon = Daemon(loop, stops, options)
+        daemon = Daemon(loop, stops, options, config.sync)
 
         def emit(event: AnyEvent) -> None:
             stamped = replace(event, at=iso(clock.now()))
@@ -80,17 +82,18 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
 
         git = Git(loop, place.top, inherited())
         git = git.with_identity() if place.git else git
-        bus = _bus(place, config, git, options)
+        bus = _bus(place, config, git, options, stops)
+        _watch_remote(bus, loop, stack)
         started = RunStarted(
             version=orchestration.__version__,
             branch=bus.branch,
             agents=choices,
             iterations=config.limits.iterations,
             solo=options.solo,
-            commits=int(place.git and not options.solo),
+            commits=_commits(place, bus, options),
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
-        outside = _Outside(place, resolved, git, bus, runner, emit)
+        outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
         _announce(ports, started, resolved.warnings)
         ended = _ended(_serve(daemon, ports), daemon.turns)
@@ -136,7 +139,7 @@ def _announce(ports: Ports, started: RunStarted, warnings: Sequence[str]) -> Non
         ports.tell("no-git", f"the turn lives in {file} alone: nothing is committed, judged or kept")
 
 
-def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
+def _bus(place: Workspace, config: Config, git: Git, options: Options, stops: Stops) -> Bus:
     """Return the bus of this run.
 
     Raises:
@@ -153,11 +156,24 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options) -> Bus:
     claim = claim_of(Journal(place.journal).read())
     if claim:
         require_checked_out(git, claim)
-    local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
     if options.solo is None:
-        return local
+        return open_bus(place, config, git, hurry=lambda: bool(stops.now()))
+    local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)
     _forget_attempts(Journal(place.journal))
     return SoloBus(git, local, options.solo, claim.iteration if claim else None)
+
+
+def _commits(place: Workspace, bus: Bus, options: Options) -> int:
+    if not place.git or options.solo:
+        return 0
+    return 2 if isinstance(bus, RemoteBus) else 1
+
+
+def _watch_remote(bus: Bus, loop: Loop, stack: ExitStack) -> None:
+    """Have what happens in a remote on this machine wake the loop, so that nobody waits for the next poll."""
+    folder = bus.remote.folder() if isinstance(bus, RemoteBus) else None
+    if folder:
+        stack.enter_context(watching(folder / "refs", loop.wake, below=True))
 
 
 @dataclass(frozen=True)
@@ -170,6 +186,7 @@ class _Outside:
     bus: Bus
     runner: Runner
     emit: Callable[[AnyEvent], None]
+    role: Actor | None
 
     def ports(self, stops: Stops, started: RunStarted) -> Ports:
         config = self.resolved.config
@@ -189,14 +206,22 @@ class _Outside:
             holder=instance_id(self.place),
             process=secrets.token_hex(8),
             boot_id=boot_id(),
+            role=self.role,
+            heart=self._heart(),
         )
+
+    def _heart(self) -> Heart | None:
+        sync = self.resolved.config.sync
+        if not isinstance(self.bus, RemoteBus):
+            return None
+        return Heart(self.bus, sync.heartbeat, 2 / 3 * sync.lease, self._tell)
 
     def _work(self) -> Work:
         config = self.resolved.config
         if not self.place.git:
             return NoWork(self.place.root, config.state_file, self._tell)
         judge = Judge(self.git, self.place, self.bus, config, self._tell)
-        return GitWork(self.git, judge, config, self.bus.branch)
+        return GitWork(self.git, judge, config, self.bus.branch, withholds=isinstance(self.bus, RemoteBus))
 
     def _reports(self, started: RunStarted) -> Reports:
         config = self.resolved.config

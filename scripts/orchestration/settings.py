@@ -165,19 +165,51 @@ class ActorsSettings(msgspec.Struct, frozen=True, kw_only=True):
         return self.galph if actor is Actor.GALPH else self.ralph
 
 
+class Stale(StrEnum):
+    """What is done about a peer whose lease has run out."""
+
+    WAIT = "wait"
+    STANDBY = "standby"
+
+
+class SkipCI(StrEnum):
+    """Which state commits ask CI services to let them pass."""
+
+    CLAIMS = "claims"
+    ALL = "all"
+    NONE = "none"
+
+
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the turn lives, and how long to wait for it."""
 
     git: Annotated[
         bool, Opt("--git/--no-git", "Keep the turn in commits; or in the state file alone, needing no repository.")
     ] = True
+    via_git: Annotated[
+        bool | None,
+        Opt("--sync-via-git/--no-sync-via-git", "Share the turn through the remote; unset: as the last turn was."),
+    ] = None
+    remote: Annotated[str, Opt(help="The remote, by name, through which the turn is shared.")] = "origin"
     branch: Annotated[str | None, Opt("--branch", "Refuse to run on any other branch.", "NAME")] = None
     poll_interval: Annotated[
         Seconds, Opt("--poll-interval", "Between looks while waiting, where no file event can wake.", "SECONDS")
     ] = 5.0
     max_wait: Annotated[
-        Seconds | None, Opt("--max-wait-sec", "Give up waiting after that long (exit 6); never cuts a turn.", "SECONDS")
+        Seconds | None,
+        Opt(
+            "--max-wait-sec",
+            "Give up waiting for the peer (exit 6) or the remote (exit 5); never cuts a turn.",
+            "SECONDS",
+        ),
     ] = None
+    heartbeat: Annotated[Seconds, Opt(help="Seconds between signs of life during a turn.")] = 120.0
+    lease: Annotated[Seconds, Opt(help="Seconds without one after which a peer counts as gone.")] = 600.0
+    stale: Annotated[
+        Stale,
+        Opt(help="What to do about a peer that is gone: wait for a person, or, as a standby, take the turn over."),
+    ] = Stale.WAIT
+    skip_ci: Annotated[SkipCI, Opt(help="Which state commits carry [skip ci]: claims, all or none.")] = SkipCI.CLAIMS
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):

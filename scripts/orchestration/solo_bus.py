@@ -60,9 +60,23 @@ class SoloBus:
         """Tell what a person can type where the state stands still."""
         return "start again: the next start begins anew"
 
-    def claim(self, claim: Claim) -> Claimed | Lost:
+    def elsewhere(self, now: State) -> None:
+        """Let it be: whose turn it is does not matter."""
+
+    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
+        """Name the value that stays."""
+        return claim.base
+
+    def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the branch still is at the claim's base."""
-        return Claimed() if self._tip() == claim.base else Lost()
+        return Claimed(claim.base) if self._tip() == claim.base else Lost()
+
+    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
+        """Trust the lock and the journal."""
+        return None
+
+    def retreat(self) -> None:
+        """Stay: nothing is moved in the only clone there is."""
 
     def state_at(self, value: str) -> State:  # noqa: ARG002 - whatever is committed
         """Return the counter."""

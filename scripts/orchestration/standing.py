@@ -7,6 +7,7 @@ from orchestration.bus import Bus
 from orchestration.buses import require_checked_out
 from orchestration.errors import OrchestrationError
 from orchestration.git import Git
+from orchestration.halt import Halt
 from orchestration.journal import Entry, Idle, claim_of
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns, require_own, standstill
@@ -59,5 +60,5 @@ def _state(ground: Ground) -> None:
     now = ground.bus.look(epoch=seen.epoch, iteration=seen.iteration).state
     require_own(now, ground.bus.branch)
     halt = standstill(ground.bus, now)
-    if halt:
+    if isinstance(halt, Halt):
         raise OrchestrationError(halt.reason, code=halt.code, remedy=halt.remedy)

@@ -3,7 +3,7 @@
 from orchestration import state
 from orchestration.bus import Bus
 from orchestration.errors import ExitCode, Refused
-from orchestration.halt import Halt
+from orchestration.halt import Halt, Wait
 from orchestration.journal import Journal, claim_of
 from orchestration.state import Failure, State, Status
 from orchestration.workspace import Workspace, other_journals
@@ -24,21 +24,19 @@ def require_own(now: State, branch: str) -> None:
         )
 
 
-def standstill(bus: Bus, now: State) -> Halt | None:
-    """Return why nobody may claim: a failed turn, the exit flag, or a turn that runs elsewhere."""
-    actor = now.expected_actor
+def standstill(bus: Bus, now: State) -> Halt | Wait | None:
+    """Return why nobody may claim: a failed turn, the exit flag, or a turn that runs elsewhere.
+
+    Raises:
+        Refused: a turn is said to run that nobody can be waited for.
+
+    """
     if now.status is Status.FAILED:
         return Halt(ExitCode.TURN_FAILED, *_failed(now), bus.remedy(now))
     if now.exit:
         reason = f"the exit flag is set: {now.exit_reason or 'no reason given'}"
         return Halt(ExitCode.OK, "exit-flag", reason, bus.remedy(now))
-    if now.status in state.RUNNING.values():
-        raise Refused(
-            f"the committed state says that {actor} runs since {now.last_update}; this clone did not start it",
-            code="state-running",
-            remedy=bus.remedy(now),
-        )
-    return None
+    return bus.elsewhere(now) if now.status in state.RUNNING.values() else None
 
 
 def _failed(now: State) -> tuple[str, str]:

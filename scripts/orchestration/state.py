@@ -49,6 +49,8 @@ DONE = {Actor.GALPH: Status.WAITING_RALPH, Actor.RALPH: Status.COMPLETE}
 
 SCOPE = "scope"
 """The code of a failure that only `skip --accept-scope` passes over."""
+WITHHELD = {SCOPE, "rewrote-history"}
+"""The codes of failures after which nothing of the turn's work may be published."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,6 +337,12 @@ def resumed(state: State, token: Token, now: datetime) -> State:
     return replace(_own(state, token, now), exit=False, exit_reason=None)
 
 
+def taken_over(state: State, token: Token, now: datetime) -> State:
+    """Return the state after `orchestrator takeover`: the running turn stands open again, and its holder is fenced."""
+    _require(state, *RUNNING.values(), verb="takeover")
+    return replace(_own(state, token, now), status=READY[state.expected_actor])
+
+
 def adopted(state: State, token: Token, now: datetime) -> State:
     """Return the state as another branch's own; whoever runs it there is fenced off by the new epoch."""
     return replace(_own(state, token, now), branch=None)
@@ -357,9 +365,13 @@ def subject(before: State, after: State, *, operator: str | None = None) -> str:
     return f"[SYNC i={after.iteration}] actor={actor} → next={actor.other} status=ok {actor}_commit={commit[:7]}"
 
 
-def message(before: State, after: State, *, operator: str | None = None) -> str:
-    """Return the whole message of a state commit: subject and the fencing token as trailers."""
+def message(before: State, after: State, *, operator: str | None = None, skip_ci: bool = False) -> str:
+    """Return the whole message of a state commit: subject and the fencing token as trailers.
+
+    With `skip_ci` the body tells the usual CI services to let it pass.
+    """
+    note = "[skip ci]\n\n" if skip_ci else ""
     return (
-        f"{subject(before, after, operator=operator)}\n\nOrchestration-Epoch: {after.epoch}\n"
+        f"{subject(before, after, operator=operator)}\n\n{note}Orchestration-Epoch: {after.epoch}\n"
         f"Orchestration-Holder: {after.holder}\nOrchestration-Nonce: {after.nonce}\n"
     )

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from orchestration import failpoints, state
 from orchestration.admission import open_turn, take_turn
 from orchestration.agents import Agent, choose
-from orchestration.bus import Fenced, Moved
+from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
 from orchestration.errors import ExitCode
 from orchestration.events import TurnEnded, TurnStarted
@@ -56,7 +56,7 @@ def choose_prompt(ports: Ports, entry: Claimed) -> Step:
             ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
             result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
             if result.completed.why is Why.STOPPED:
-                return entry
+                return fenced(ports, entry.turn, None, ports.lost) if ports.lost else entry
             if result.outcome.failure:
                 return Ran(entry.turn, None, result.outcome)
             override = result.stdout
@@ -87,6 +87,8 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     turn, decision = entry.turn, entry.decision
     again = Routed(replace(turn, interrupted=True), decision)
     result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
+    if result.completed.why is Why.STOPPED and ports.lost:
+        return fenced(ports, turn, None, ports.lost)
     if result.completed.why is Why.STOPPED:
         return Routed(replace(again.turn, stopped=ports.work.keep(turn, "interrupted")), decision)
     failpoints.hit("turn.ran")
@@ -142,7 +144,8 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     )
     begun = ports.clock.now()
     job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
-    result = ports.runner.run(job, before_stop)
+    with ports.watched(claim) as lost:
+        result = ports.runner.run(job, before_stop, lost)
     fields: dict[str, Any] = {
         "iteration": claim.iteration,
         "actor": claim.actor,
@@ -168,7 +171,7 @@ def check_work(ports: Ports, entry: Ran) -> Step:
     if taken is None:
         return entry
     if isinstance(taken, Fenced):
-        return _fenced(ports, entry.turn, None, taken.why)
+        return fenced(ports, entry.turn, None, taken.why)
     gates = ports.config.actors.of(entry.turn.claim.actor).gates
     return ports.work.judged(entry, taken) if gates and not taken.failure else ports.work.close(entry, taken)
 
@@ -185,7 +188,7 @@ def pass_gates(ports: Ports, entry: Judged) -> Step:
 def build_hand_off(ports: Ports, entry: Checked) -> Step:
     """Make the hand-off commit on the work; nothing refers to it yet."""
     claim = entry.turn.claim
-    before = ports.bus.state_at(claim.base)
+    before = ports.bus.state_at(entry.on or claim.base)
     now = ports.clock.now()
     if entry.failure:
         after = state.failed(before, claim.token, entry.work_head, entry.failure, now)
@@ -206,9 +209,11 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     checked = entry.checked
     answer = ports.bus.settle(entry.hand_off)
     if isinstance(answer, Moved):
-        return replace(checked, work_head=answer.tip)
+        return replace(checked, work_head=answer.tip, on=answer.on)
+    if isinstance(answer, Conflict):
+        return _conflict(ports, checked, answer)
     if isinstance(answer, Fenced):
-        return _fenced(ports, checked.turn, checked.work_head, answer.why)
+        return fenced(ports, checked.turn, checked.work_head, answer.why)
     _report(ports, checked, answer.commit)
     ports.note("handed-off", f"{checked.turn.name}: {(answer.commit or 'written')[:10]} on {ports.bus.branch}")
     ports.runner.forget(checked.turn.claim)
@@ -219,9 +224,19 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     return Idle(claim.token.epoch, claim.iteration + ends_iteration, ports.work.left(checked), claim.branch)
 
 
-def _fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
+def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
+    """Keep the work that does not go together with what was committed meanwhile, and fail the turn on top of that."""
+    ref = ports.work.abandon(checked.turn, checked.work_head, "conflict")
+    some = ", ".join(found.paths[:5]) + (" ..." if found.paths[5:] else "")
+    reason = f"its work conflicts with {found.tip[:10]}, which was committed meanwhile: {some} (it is kept in {ref})"
+    failure = Failure(reason=reason, code="conflict")
+    return replace(checked, work_head=found.tip, on=found.tip, failure=failure)
+
+
+def fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
-    ref = ports.work.abandon(turn, head)
+    ref = ports.work.abandon(turn, head, "fenced")
+    ports.bus.retreat()
     before = ports.bus.state_at(turn.claim.base)
     ports.journal.write(Idle(before.epoch, before.iteration, branch=turn.claim.branch))
     reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"

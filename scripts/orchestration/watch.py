@@ -24,15 +24,15 @@ class _Waker(FileSystemEventHandler):
 
 
 @contextmanager
-def watching(folder: Path, wake: Callable[[], None]) -> Iterator[bool]:
-    """Call `wake` from watchdog's thread whenever something changes in `folder`.
+def watching(folder: Path, wake: Callable[[], None], *, below: bool = False) -> Iterator[bool]:
+    """Call `wake` from watchdog's thread whenever something changes in `folder`, or also anywhere `below` it.
 
     Yields False where the system gives no file events (its watches are used up): the caller then looks now and then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         observer = Observer()
-        observer.schedule(_Waker(wake), str(folder))
+        observer.schedule(_Waker(wake), str(folder), recursive=below)
         observer.start()
     except OSError:
         yield False

@@ -73,8 +73,8 @@ class Work(Protocol):
     def forget(self, checked: Checked) -> None:
         """Drop what only this turn needed."""
 
-    def abandon(self, turn: Turn, head: str | None) -> str | None:
-        """Keep the work of a turn that is no longer ours; return the ref, None where nothing can be kept."""
+    def abandon(self, turn: Turn, head: str | None, why: str) -> str | None:
+        """Keep the work of a turn that is not published; return the ref, None where nothing can be kept."""
 
     def summary(self, base: str, head: str) -> Summary:
         """Tell what lies between two heads."""

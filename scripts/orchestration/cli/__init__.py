@@ -79,9 +79,8 @@ def main() -> NoReturn:
     """Run the program and exit: the one rim."""
     gc.set_threshold(20_000)  # modules are not garbage: their loading need not be searched for it
     code = execute(sys.argv[1:])
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, AttributeError):  # nobody reads any more; or it was closed from the first
-            stream.flush()
+    with suppress(OSError, AttributeError, ValueError):
+        sys.stderr.flush()
     os._exit(code)  # whatever had to be closed is; taking the modules apart only takes time
 
 
@@ -91,6 +90,8 @@ def execute(args: list[str]) -> int:
     try:
         require_posix(sys.platform)
         code = cli.main(args=args, prog_name="orchestrator", standalone_mode=False)
+        with suppress(BrokenPipeError, AttributeError, ValueError):  # who has read enough; what was closed at the start
+            sys.stdout.flush()
     except click.ClickException as error:
         if "--json" in args:
             console.refuse(UsageError(error.format_message(), code="usage", remedy="`orchestrator COMMAND --help`"))

@@ -1,0 +1,109 @@
+"""Signs of life during a turn, and an ear for whether it still is ours (handoff.md, "Lease" and step 6).
+
+Every call is a child in the one loop, never waited for: a remote that stalls must not stop the agent's output.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
+
+from orchestration.errors import Refused
+from orchestration.event_loop import Timer
+from orchestration.journal import Claim
+from orchestration.process import Started
+from orchestration.remote import Remote
+from orchestration.remote_bus import RemoteBus
+from orchestration.remote_errors import Kind, classify
+
+_TIMEOUT = 60.0
+
+
+class Heart:
+    """Beats while an agent runs.
+
+    Args:
+        bus: whose turn it is, by the remote.
+        seconds: between two beats.
+        alarm: seconds without a beat that reached the remote, after which a person is told.
+        tell: takes (code, text) of what a person should see.
+
+    """
+
+    def __init__(self, bus: RemoteBus, seconds: float, alarm: float, tell: Callable[[str, str], None]) -> None:
+        self._bus = bus
+        self._remote: Remote = bus.remote
+        self._git = bus.remote.git
+        self._loop = self._git.loop
+        self._seconds = seconds
+        self._alarm = alarm
+        self._tell = tell
+        self.lost: str | None = None
+        """Who took the turn that is being run."""
+
+    @contextmanager
+    def during(self, claim: Claim) -> Iterator[Callable[[], str | None]]:
+        """Beat for a turn; what is given tells, as often as it is called, who took the turn, None: nobody."""
+        self.lost = None
+        beats = self._beats(claim)
+        pending = next(beats)
+
+        def look() -> str | None:
+            nonlocal pending
+            while _is_over(pending):
+                pending = next(beats)
+            return self.lost
+
+        try:
+            yield look
+        finally:
+            if isinstance(pending, Timer):
+                pending.cancel()
+            else:
+                pending.child.stop()
+
+    def _beats(self, claim: Claim) -> Generator[Started | Timer, None, None]:
+        """Make one beat after the other; yields what each step waits for."""
+        count, last, warned = 0, self._loop.clock.monotonic(), False
+        while True:
+            yield self._loop.after(self._seconds, lambda: None)
+            count += 1
+            reached = yield from self._beat(claim, count)
+            now = self._loop.clock.monotonic()
+            if reached:
+                last, warned = now, False
+            elif now - last >= self._alarm and not warned:
+                warned = True
+                self._tell("lease", f"no sign of life has reached {self._remote.name} for {now - last:.0f} s; going on")
+
+    def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
+        looked = self._git.start("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)
+        yield looked
+        if looked().code:
+            return False
+        refs = self._remote.read_refs(looked())
+        if refs.tip and refs.tip != self._git.resolve(self._remote.seen) and not self._git.has(refs.tip):
+            fetched = self._git.start("fetch", *self._remote.fetching(), timeout=_TIMEOUT)
+            yield fetched
+            if fetched().code and classify(fetched()) is not Kind.CAS_LOST:
+                return False
+        if refs.tip is None or not self._git.has(refs.tip):
+            self.lost = f"the branch {self._remote.branch} of {self._remote.name} is gone or was moved back"
+            return True
+        with suppress(Refused):  # a damaged state says nothing of who owns the turn: the hand-off decides
+            self.lost = self._bus.taken_by(claim, refs.tip)
+        if self.lost:
+            return True
+        text = f"{claim.token.epoch} {claim.token.nonce} {count}"
+        made = self._git.start("commit-tree", self._git.empty_tree(), "-m", text)
+        yield made
+        ref = self._remote.lease(claim.actor)
+        lease = f"--force-with-lease={ref}:{refs.leases.get(claim.actor, '')}"
+        new = made().stdout.decode().strip()
+        pushed = self._git.start(
+            "push", "--porcelain", "--no-verify", lease, self._remote.name, f"{new}:{ref}", timeout=_TIMEOUT
+        )
+        yield pushed
+        return pushed().code == 0
+
+
+def _is_over(pending: Started | Timer) -> bool:
+    return pending.idle if isinstance(pending, Timer) else pending.ended

@@ -1,0 +1,46 @@
+"""Leases: whether a peer is alive, judged by what changes and by this machine's own stopwatch (handoff.md, "Lease").
+
+Safety never depends on it: a lease only says when a standby may try to take a turn over.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from orchestration import files
+from orchestration.clock import Clock
+from orchestration.workspace import boot_id
+
+
+class _Observed(msgspec.Struct, frozen=True):
+    """A sign of life, and when it was first seen: seconds since the start `boot` of this machine."""
+
+    value: str
+    since: float
+    boot: str
+
+
+class Observer:
+    """Remembers since when a sign of life has not changed, also from one short-lived process to the next.
+
+    Args:
+        path: the file that remembers.
+        clock: its stopwatch goes on while the machine sleeps.
+
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def unchanged(self, value: str) -> float:
+        """Return for how many seconds `value` has been what is seen; 0 when it is new, or the machine was restarted."""
+        now, boot = self._clock.boottime(), boot_id()
+        try:
+            seen = msgspec.json.decode(self._path.read_bytes(), type=_Observed)
+        except (OSError, msgspec.DecodeError):
+            seen = None
+        if seen and (seen.value, seen.boot) == (value, boot) and seen.since <= now:
+            return now - seen.since
+        files.replace(self._path, msgspec.json.encode(_Observed(value, now, boot)))
+        return 0.0

@@ -1,0 +1,62 @@
+"""How long to wait for a peer or for a remote, and how often to look meanwhile."""
+
+import random
+
+from orchestration.clock import Clock
+from orchestration.settings import SyncSettings
+
+_FIRST = 1.0
+_GROWTH = 1.5
+_LONGEST = 30.0
+"""Seconds between two tries of a remote that is down: after an outage the next comes soon enough."""
+_SLOWLY = 60.0
+"""Seconds between two tries where only a person can help: credentials, a name, a full disk."""
+_ONCE = 60.0
+"""Seconds that a run of one turn gives the remote."""
+
+_SLOW = {"auth", "not-found", "remote-full", "throttled", "ownership", "policy"}
+
+
+class Patience:
+    """Counts one wait after the other; `over` ends it.
+
+    Args:
+        clock: its stopwatch.
+        sync: the poll interval, and the longest wait.
+        once: whether the run is for one turn only.
+
+    """
+
+    def __init__(self, clock: Clock, sync: SyncSettings, *, once: bool) -> None:
+        self._clock = clock
+        self._sync = sync
+        self._once = once
+        self._since: float | None = None
+        self._tries = 0
+
+    def over(self) -> None:
+        """Begin anew: what was waited for is there."""
+        self._since = None
+        self._tries = 0
+
+    def for_peer(self) -> float | None:
+        """Return the seconds until the next look, few at first; None when the wait was long enough."""
+        longest = self._sync.poll_interval
+        return self._next(min(longest, _FIRST * _GROWTH**self._tries), self._sync.max_wait)
+
+    def for_remote(self, kind: str) -> float | None:
+        """Return the seconds until the next try, more and more of them; None when the wait was long enough."""
+        if kind in _SLOW:
+            pause = _SLOWLY
+        else:
+            pause = min(_LONGEST, _FIRST * 2 ** min(self._tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        return self._next(pause, min(_ONCE, self._sync.max_wait or _ONCE) if self._once else self._sync.max_wait)
+
+    def _next(self, pause: float, longest: float | None) -> float | None:
+        now = self._clock.monotonic()
+        self._since = now if self._since is None else self._since
+        self._tries += 1
+        if longest is None:
+            return pause
+        left = self._since + longest - now
+        return min(pause, left) if left > 0 else None

@@ -1,0 +1,298 @@
+"""The remote bus: the register is the branch at the remote, moved by leased pushes (handoff.md, "Protocol").
+
+Two commits a turn: the claim C on the tip, and the hand-off H on the work. Both are pushed by object id and the local
+branch follows only when they have landed, so that a lost claim needs no undo. After anything but a clean answer the
+remote is read again before anything is decided: "push failed" does not mean "did not land".
+"""
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from orchestration import failpoints, state
+from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions
+from orchestration.errors import OrchestrationError, Refused
+from orchestration.git import Git
+from orchestration.halt import Wait
+from orchestration.journal import Claim, HandOff
+from orchestration.lease import Observer
+from orchestration.local_bus import LocalBus
+from orchestration.remote import Remote, unreachable
+from orchestration.remote_errors import Kind, Trouble
+from orchestration.settings import Config, SkipCI, Stale
+from orchestration.state import State, Token
+from orchestration.tree import Commit, File
+from orchestration.workspace import Workspace
+
+
+class RemoteBus:
+    """Turn truth in a branch of a remote.
+
+    Args:
+        git: the verbs of the clone.
+        place: its folders.
+        remote: the branch at the remote.
+        config: the state file's path, and the lease's rules.
+        holder: this clone's id.
+
+    """
+
+    def __init__(self, git: Git, place: Workspace, remote: Remote, config: Config, holder: str) -> None:
+        self.branch = remote.branch
+        self.remote = remote
+        self.local = LocalBus(git, place, remote.branch, config.state_file)
+        self._git = git
+        self._path = place.in_git(config.state_file)
+        self._ref = f"refs/heads/{remote.branch}"
+        self._holder = holder
+        self._sync = config.sync
+        self._observer = Observer(place.journal.with_name("observed.json"), git.loop.clock)
+        self._tip: str | None = None  # what the remote's branch is known to be; None: it must be read again
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def look(self, *, epoch: int = 0, iteration: int = 1) -> View:
+        """Read the remote's tip and its state; fetches what is new.
+
+        Raises:
+            Unreachable: the remote did not answer.
+            Refused: the state is damaged, or the branch is gone or rewound.
+
+        """
+        self._tip = None
+        tip = self.remote.tip()
+        view = self.local.read(tip, epoch=epoch, iteration=iteration)
+        self._tip = tip
+        return view
+
+    def remedy(self, now: State) -> str:
+        """Tell what a person can type where the state stands still."""
+        return decisions(now)
+
+    def elsewhere(self, now: State) -> Wait | None:
+        """Tell who runs the turn; None where it may be claimed anew.
+
+        That is a late landing of ours, whose journal is gone, or, for a standby, a turn whose holder shows no life.
+        """
+        if now.holder == self._holder:
+            return None
+        name = f"{now.expected_actor}'s turn of iteration {now.iteration}"
+        quiet = self._observer.unchanged(f"{now.nonce} {self._sign_of_life(now)}")
+        if quiet < self._sync.lease:
+            return Wait(f"{name} runs on {now.holder} since {now.last_update}")
+        if self._sync.stale is Stale.STANDBY:
+            return None
+        take = f"if that machine is gone: `orchestrator takeover --nonce {now.nonce}`"
+        return Wait(f"{name} on {now.holder} has shown no life for {quiet:.0f} s; {take}")
+
+    def _sign_of_life(self, now: State) -> str:
+        """Return the newest beat of the turn's holder; one of an earlier claim does not count."""
+        beat = self.remote.beat(now.expected_actor)
+        return beat if now.nonce and f" {now.nonce} " in beat else ""
+
+    def taken_by(self, claim: Claim, tip: str) -> str | None:
+        """Return who owns the turn by the state of `tip`, None if nobody took it from us.
+
+        Raises:
+            Refused: the state is damaged.
+
+        """
+        now = self.state_at(tip)
+        if now.epoch < claim.token.epoch or now.nonce == claim.token.nonce:
+            return None
+        return self._fenced(tip).why
+
+    def state_at(self, value: str) -> State:
+        """Read the state of a commit.
+
+        Raises:
+            Refused: it is damaged.
+
+        """
+        return self.local.state_at(value)
+
+    # --- the claim ---------------------------------------------------------------------------------------------------
+
+    def offer(self, claim: Claim, now: State) -> str:
+        """Build the claim's commit; nothing refers to it yet."""
+        after = state.running(now, claim.token, claim.base, datetime.fromisoformat(claim.claimed_at))
+        after = replace(after, branch=self.branch)
+        return self._commit(claim.base, now, after, skip_ci=self._sync.skip_ci is not SkipCI.NONE)
+
+    def claim(self, claim: Claim, offer: str) -> Claimed | Lost:
+        """Publish the claim; also after a crash in the middle of it.
+
+        Raises:
+            Unreachable: whether it has landed is not known.
+            Refused: the remote does not take it.
+
+        """
+        trouble = None
+        if self._tip == claim.base:  # not after a restart: it may have landed already
+            failpoints.hit("claim.before_push")
+            trouble = self.remote.push(offer, claim.base)
+            failpoints.hit("claim.after_push")
+            if trouble is None:
+                return self._claimed(claim, offer)
+        tip = self.remote.tip()
+        if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
+            return self._claimed(claim, offer)
+        if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
+            return Lost()
+        self._tip = tip
+        if trouble is None:
+            return self.claim(claim, offer)
+        raise _raised(trouble)
+
+    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+        self._follow(HandOff(offer, claim.base))
+        return Claimed(offer)
+
+    def holds(self, claim: Claim) -> Fenced | None:
+        """Tell whether a claim of before a restart, or of before a long run, is still ours.
+
+        Raises:
+            Unreachable: the remote did not answer.
+
+        """
+        tip = self.remote.tip()
+        if not self._owns(claim.token, tip):
+            return self._fenced(tip)
+        self._tip = tip
+        return None
+
+    def _owns(self, token: Token, tip: str) -> bool:
+        """Tell whether a tip's state carries this token."""
+        try:
+            now = self.state_at(tip)
+        except Refused:
+            return False
+        return (now.epoch, now.holder, now.nonce) == (token.epoch, token.holder, token.nonce)
+
+    def _fenced(self, tip: str) -> Fenced:
+        try:
+            now = self.state_at(tip)
+        except Refused as error:
+            return Fenced(f"{self.remote.name} holds {tip[:10]}: {error.message}")
+        return Fenced(f"{self.remote.name} holds epoch {now.epoch} of {now.holder or 'another hand'} ({tip[:10]})")
+
+    # --- the hand-off ------------------------------------------------------------------------------------------------
+
+    def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
+        """Build the commit that turns `before` into `after` on `parent`; nothing refers to it yet."""
+        return HandOff(self._commit(parent, before, after, operator, skip_ci=self._sync.skip_ci is SkipCI.ALL), parent)
+
+    def _commit(self, parent: str, before: State, after: State, operator: str | None = None, *, skip_ci: bool) -> str:
+        text = state.message(before, after, operator=operator, skip_ci=skip_ci)
+        return self._git.commit_files(parent, [File(self._path, data=state.encode(after))], text)
+
+    def settle(self, hand_off: HandOff) -> Landed | Moved | Conflict | Fenced:
+        """Publish a hand-off, and have the local branch follow; a second call after a crash changes nothing.
+
+        Raises:
+            Unreachable: whether it has landed is not known.
+            Refused: the remote does not take it.
+
+        """
+        tip, self._tip = self._tip, None
+        landed = False
+        if tip is None:  # after a restart
+            tip = self.remote.tip()
+            if not self._git.has(hand_off.commit):
+                return Moved(hand_off.parent)  # nothing referred to it, and somebody has pruned
+            landed = self._git.is_ancestor(hand_off.commit, tip)
+        while not landed:
+            if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
+                return self._merged(hand_off, tip) if self._owns(self._token(hand_off), tip) else self._fenced(tip)
+            tip = self._push(hand_off, tip)
+            landed = self._git.is_ancestor(hand_off.commit, tip)
+        self._tip = tip
+        self._follow(hand_off)
+        return Landed(hand_off.commit)
+
+    def _push(self, hand_off: HandOff, tip: str) -> str:
+        """Push onto the tip; return the tip that is there afterwards.
+
+        Raises:
+            Unreachable: that is not known.
+            Refused: the remote does not take it.
+
+        """
+        failpoints.hit("settle.before_push")
+        trouble = self.remote.push(hand_off.commit, tip)
+        failpoints.hit("settle.after_push")
+        if trouble is None:
+            return hand_off.commit
+        found = self.remote.tip()
+        if found == tip:
+            raise _raised(trouble)
+        return found
+
+    def _token(self, hand_off: HandOff) -> Token:
+        now = self.state_at(hand_off.commit)
+        return Token(now.epoch, now.holder or "", now.nonce or "")
+
+    def _merged(self, hand_off: HandOff, tip: str) -> Moved | Conflict:
+        """Merge what somebody committed into the work; no file of the work tree changes yet.
+
+        Of the state file the remote's is taken: the hand-off is made from it anew.
+        """
+        self._tip = tip
+        work = hand_off.parent
+        if self._git.is_ancestor(work, tip):
+            return Moved(tip, tip)
+        mine, theirs = self._git.blobs([f"{work}:{self._path}", f"{tip}:{self._path}"])
+        side = work
+        if mine != theirs:
+            side = self._git.commit_files(work, [File(self._path, data=theirs)], "the work, with the remote's state")
+        tree, paths = self._git.merge_tree(side, tip)
+        if paths:
+            return Conflict(tip, paths)
+        text = f"Merge {tip[:10]} of {self.remote.name}/{self.branch}, committed meanwhile\n"
+        return Moved(self._git.commit_tree(Commit(tree, [work, tip], text)), tip)
+
+    # --- the local branch --------------------------------------------------------------------------------------------
+
+    def _follow(self, hand_off: HandOff) -> None:
+        """Have the local branch follow what has landed.
+
+        Where its work tree cannot (changed files are in the way), it stays, and the next start says so.
+        """
+        here = self._git.resolve(self._ref)
+        if here in {hand_off.parent, hand_off.commit}:
+            self.local.settle(hand_off)
+        elif here is not None and self._git.is_ancestor(here, hand_off.commit):
+            self._git.fast_forward(self.branch, hand_off.commit)
+        elif here is not None and not self._git.is_ancestor(hand_off.commit, here):
+            self._leave(here, hand_off.commit)
+
+    def retreat(self) -> None:
+        """Leave a turn that is ours no longer: its commits are in a rescue ref, the branch goes to the remote's tip.
+
+        Raises:
+            Unreachable: the remote did not answer.
+
+        """
+        tip = self.remote.tip()
+        here = self._git.resolve(self._ref)
+        if here is not None and self._git.is_ancestor(here, tip):
+            self._git.fast_forward(self.branch, tip)
+        elif here is not None:
+            self._leave(here, tip)
+
+    def _leave(self, here: str, to: str) -> None:
+        """Take the branch off commits that are not published, once a rescue ref holds them; git keeps changed files.
+
+        The one move of a local branch that is not forward (handoff.md, "Withheld turn").
+        """
+        if self._git.is_rescued(here):
+            failpoints.hit("leave.before_reset")
+            self._git.reset_keep(self.branch, to)
+            failpoints.hit("leave.after_reset")
+
+
+def _raised(trouble: Trouble) -> OrchestrationError:
+    """Return what a push that did not land comes to: to be tried again, or a person's to mend."""
+    if trouble.kind is Kind.POLICY:
+        return Refused(trouble.text, code="remote-policy", remedy=trouble.remedy)
+    return unreachable(trouble)
