@@ -32,10 +32,17 @@ def calls(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_nothing_destructive_reaches_a_persons_work(path: Path) -> None:
+    """Two doors alone may do more than add: the leased push, and the branch that leaves what a rescue ref holds."""
     forbidden = {"reset", "clean", "checkout", "restore", "stash", "rebase", "push", "gc", "prune"}
-    used = {words[0] for words in calls(path) if words and words[0] in forbidden}
+    used = [words for words in calls(path) if words and words[0] in forbidden]
+    allowed = {
+        "remote.py": [["push", "--porcelain", "--no-verify"]],
+        "branches.py": [["reset", "--keep", "--quiet"]],
+    }
 
-    assert not used, f"{path.name} calls git {used}"
+    assert used == allowed.get(path.name, []), f"{path.name} calls git {used}"
+    forces = {text for text in strings(path) if re.match(r"--force(?!-remove)|\+refs|--hard", text)}
+    assert forces == ({"--force-with-lease="} if path.name == "remote.py" else set())
 
 
 def test_every_failpoint_is_hit_somewhere_and_every_hit_is_named() -> None:

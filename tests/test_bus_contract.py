@@ -238,7 +238,7 @@ def test_any_state_is_handed_off_and_read_again(here: Ground, standing: State, b
     assert isinstance(bus.settle(hand_off), Landed)
 
     landed = here.bus().look(epoch=view.state.epoch + 1)
-    ours = dict.fromkeys(("branch", "galph_commit", "ralph_commit"))
+    ours = dict.fromkeys(("branch", "galph_commit", "ralph_commit", "claim_base"))
     assert replace(landed.state, **ours) == replace(after, **ours)
     assert landed.tip == hand_off.commit
     assert isinstance(take(bus, view), Lost)

@@ -359,32 +359,6 @@ class Git:
             raise explained(done, locked=b".lock': File exists" in done.stderr)
         return False
 
-    def merge_tree(self, ours: str, theirs: str) -> tuple[str, list[str]]:
-        """Merge two commits in memory; return the tree, and the paths that conflict (the tree is then of no use)."""
-        done = self.call("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", ours, theirs)
-        if done.code not in {0, 1}:
-            raise GitError(done)
-        tree, *paths = os.fsdecode(done.stdout).rstrip("\0").split("\0")
-        return tree, list(dict.fromkeys(paths))
-
-    def fast_forward(self, branch: str, to: str) -> bool:
-        """Move a branch forward, and the work tree with it where it is checked out; False: files are in the way."""
-        if not self.has_checked_out(branch):
-            old = self.resolve(f"refs/heads/{branch}") or ""
-            return self.update_ref(f"refs/heads/{branch}", to, old, "orchestrator: follow the remote")
-        return self.call("merge", "--ff-only", "--quiet", "--no-stat", "--no-verify-signatures", to).code == 0
-
-    def reset_keep(self, branch: str, to: str) -> bool:
-        """Move the branch that is checked out to `to`, keeping every changed file; False: git could not."""
-        if not self.has_checked_out(branch):
-            old = self.resolve(f"refs/heads/{branch}") or ""
-            return self.update_ref(f"refs/heads/{branch}", to, old, "orchestrator: leave what is rescued")
-        return self.call("reset", "--keep", "--quiet", to).code == 0
-
-    def is_rescued(self, commit: str) -> bool:
-        """Tell whether a rescue ref holds a commit."""
-        return bool(self.ask("for-each-ref", "--count=1", f"--contains={commit}", "refs/rescue/"))
-
     def delete_ref(self, ref: str, old: str) -> None:
         """Delete a ref that still has the value `old`."""
         self.ask("update-ref", "-d", ref, old)

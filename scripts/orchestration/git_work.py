@@ -5,6 +5,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orchestration import failpoints
+from orchestration.branches import fast_forward, is_rescued
 from orchestration.bus import Fenced
 from orchestration.collect import listed
 from orchestration.errors import Refused
@@ -89,9 +90,9 @@ class GitWork:
             raise Refused(
                 f"the branch {self._branch} has commits that {remote} lacks: {here[:10]} is not in {base[:10]}",
                 code="local-ahead" if ahead else "local-diverged",
-                remedy=(push if ahead else f"{merge}, and {push}") + (leave if self._git.is_rescued(here) else ""),
+                remedy=(push if ahead else f"{merge}, and {push}") + (leave if is_rescued(self._git, here) else ""),
             )
-        if not self._git.fast_forward(self._branch, base):
+        if not fast_forward(self._git, self._branch, base):
             changed = {change.path for change in self._git.difference(here, base)}
             blocked = [path for path in [*dirt.tracked, *dirt.untracked] if path in changed]
             raise Refused(

@@ -95,12 +95,8 @@ class Heart:
         text = f"{claim.token.epoch} {claim.token.nonce} {count}"
         made = self._git.start("commit-tree", self._git.empty_tree(), "-m", text)
         yield made
-        ref = self._remote.lease(claim.actor)
-        lease = f"--force-with-lease={ref}:{refs.leases.get(claim.actor, '')}"
-        new = made().stdout.decode().strip()
-        pushed = self._git.start(
-            "push", "--porcelain", "--no-verify", lease, self._remote.name, f"{new}:{ref}", timeout=_TIMEOUT
-        )
+        beat, old = made().stdout.decode().strip(), refs.leases.get(claim.actor, "")
+        pushed = self._git.start(*self._remote.pushing(self._remote.lease(claim.actor), beat, old), timeout=_TIMEOUT)
         yield pushed
         return pushed().code == 0
 

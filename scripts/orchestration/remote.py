@@ -168,9 +168,12 @@ class Remote:
         The lease switches git's own fast-forward check off: the caller has made sure that `commit` contains
         `expected`.
         """
-        lease = f"--force-with-lease={self.ref}:{expected}"
-        done = self._call("push", "--porcelain", "--no-verify", lease, self.name, f"{commit}:{self.ref}")
+        done = self._call(*self.pushing(self.ref, commit, expected))
         return None if classify(done) is Kind.OK else trouble(done, self.name, self.branch)
+
+    def pushing(self, ref: str, new: str, old: str) -> tuple[str, ...]:
+        """Return the command that moves a ref of the remote from `old` ("": not there yet) to `new`."""
+        return "push", "--porcelain", "--no-verify", f"--force-with-lease={ref}:{old}", self.name, f"{new}:{ref}"
 
     # --- the door ----------------------------------------------------------------------------------------------------
 

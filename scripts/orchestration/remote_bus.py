@@ -10,6 +10,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orchestration import failpoints, state
+from orchestration.branches import fast_forward, is_rescued, leave, merged
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions
 from orchestration.errors import OrchestrationError, Refused
 from orchestration.git import Git
@@ -245,7 +246,7 @@ class RemoteBus:
         side = work
         if mine != theirs:
             side = self._git.commit_files(work, [File(self._path, data=theirs)], "the work, with the remote's state")
-        tree, paths = self._git.merge_tree(side, tip)
+        tree, paths = merged(self._git, side, tip)
         if paths:
             return Conflict(tip, paths)
         text = f"Merge {tip[:10]} of {self.remote.name}/{self.branch}, committed meanwhile\n"
@@ -262,7 +263,7 @@ class RemoteBus:
         if here in {hand_off.parent, hand_off.commit}:
             self.local.settle(hand_off)
         elif here is not None and self._git.is_ancestor(here, hand_off.commit):
-            self._git.fast_forward(self.branch, hand_off.commit)
+            fast_forward(self._git, self.branch, hand_off.commit)
         elif here is not None and not self._git.is_ancestor(hand_off.commit, here):
             self._leave(here, hand_off.commit)
 
@@ -276,18 +277,15 @@ class RemoteBus:
         tip = self.remote.tip()
         here = self._git.resolve(self._ref)
         if here is not None and self._git.is_ancestor(here, tip):
-            self._git.fast_forward(self.branch, tip)
+            fast_forward(self._git, self.branch, tip)
         elif here is not None:
             self._leave(here, tip)
 
     def _leave(self, here: str, to: str) -> None:
-        """Take the branch off commits that are not published, once a rescue ref holds them; git keeps changed files.
-
-        The one move of a local branch that is not forward (handoff.md, "Withheld turn").
-        """
-        if self._git.is_rescued(here):
+        """Take the branch off commits that are not published, once a rescue ref holds them."""
+        if is_rescued(self._git, here):
             failpoints.hit("leave.before_reset")
-            self._git.reset_keep(self.branch, to)
+            leave(self._git, self.branch, to)
             failpoints.hit("leave.after_reset")
 
 
