@@ -71,6 +71,9 @@ class Bus(Protocol):
 
         """
 
+    def offline(self) -> "Bus":
+        """Return the bus of what this clone knows without asking another machine."""
+
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
 

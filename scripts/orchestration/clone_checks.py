@@ -17,6 +17,8 @@ from orchestration.halt import Wait
 from orchestration.holder import read_holder
 from orchestration.journal import Claim, Idle, Posted, claim_of
 from orchestration.reaper import survivors
+from orchestration.remote_bus import RemoteBus
+from orchestration.sharing import obstacles
 from orchestration.standstill import require_own, standstill
 from orchestration.workspace import refuse_operation
 
@@ -95,6 +97,27 @@ def state(scene: Scene) -> Iterator[Finding]:
         )
     if not (halt or paused):
         yield Finding("state", Level.OK, f"{now.expected_actor}, iteration {now.iteration} ({now.status})")
+
+
+def sharing(scene: Scene) -> Iterator[Finding]:
+    """See that the remote can be reached, read and written, where the turn is shared through it."""
+    bus = scene.bus
+    if not isinstance(bus, RemoteBus):
+        yield Finding("sharing", Level.OK, "the turn is not shared with other clones")
+        return
+    yield from (refused("sharing", obstacle) for obstacle in obstacles(scene.git, bus.remote.name))
+    tip = bus.remote.tip()
+    trouble = bus.remote.try_push(tip)
+    if trouble:
+        yield Finding("sharing", Level.PROBLEM, f"nothing can be pushed: {trouble.text}", trouble.remedy)
+    here = scene.git.resolve(f"refs/heads/{scene.branch}") or tip
+    if not scene.git.is_ancestor(here, tip) and isinstance(scene.entry, Idle):
+        push = f"`git push {bus.remote.name} {scene.branch}`"
+        yield Finding("sharing", Level.PROBLEM, f"{scene.branch} has commits that {bus.remote.name} lacks", push)
+    if (scene.git.top / ".gitmodules").is_file():
+        found = "submodules: their commits are neither pushed nor fetched with the turn"
+        yield Finding("sharing", Level.ADVICE, found, "push them first; `git push --recurse-submodules=check` tells")
+    yield Finding("sharing", Level.OK, f"{bus.remote.name} has {scene.branch} at {tip[:10]}")
 
 
 def locks(scene: Scene) -> Iterator[Finding]:

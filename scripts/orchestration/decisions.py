@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from orchestration import state
 from orchestration.bus import Bus
 from orchestration.buses import open_bus
-from orchestration.clock import Clock
+from orchestration.clock import Clock, iso
 from orchestration.environment import inherited
-from orchestration.errors import Refused
+from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
 from orchestration.git_work import GitWork
 from orchestration.halt import Halt
@@ -20,6 +20,7 @@ from orchestration.journal import Idle, Journal, Posted, Stamped, Turn, claim_of
 from orchestration.lock import held
 from orchestration.posting import settle_post
 from orchestration.process import Loop
+from orchestration.remote_bus import RemoteBus
 from orchestration.runner import require_dead
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns, require_own
@@ -55,6 +56,9 @@ class Done(msgspec.Struct, frozen=True):
 
 
 Change = Callable[[Moment], Decided | None]
+
+_TRIES = 10
+"""How often a commit that needs no lock is made anew, because somebody else's came first."""
 
 
 def retry(moment: Moment) -> Decided:
@@ -94,6 +98,21 @@ def stamp(actor: Actor, *, ok: bool) -> Change:
             return Decided("stamp", state.succeeded(now, moment.token, moment.tip, when))
         failure = Failure(reason="stamped as failed by a person", code="stamped")
         return Decided("stamp", state.failed(now, moment.token, moment.tip, failure, when))
+
+    return change
+
+
+def takeover(nonce: str) -> Change:
+    """Decide that the running turn, the one with this nonce, stands open again; its holder is fenced off."""
+
+    def change(moment: Moment) -> Decided:
+        if moment.state.nonce != nonce:
+            raise Refused(
+                f"the turn in progress has the nonce {moment.state.nonce}, not {nonce}",
+                code="takeover-other",
+                remedy="look again: `orchestrator status`; somebody has moved on",
+            )
+        return Decided("takeover", state.taken_over(moment.state, moment.token, moment.clock.now()))
 
     return change
 
@@ -153,6 +172,8 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         decided = change(Moment(view.state, bus.branch, idle, token, view.tip, clock))
         if decided is None:
             return None
+        if isinstance(bus, RemoteBus) and decided.name != "takeover":
+            _refuse_running(view.state)
         after = replace(decided.after, branch=bus.branch)
         hand_off = bus.stamp(view.tip, view.state, after, operator=decided.name)
         then = Idle(token.epoch, after.iteration, idle.carry, bus.branch)
@@ -165,6 +186,57 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         subject = state.subject(view.state, after, operator=decided.name)
         commit = hand_off.commit if workspace.git else None
         return Done(subject, commit, f"next: {after.expected_actor}, iteration {after.iteration}")
+
+
+def _refuse_running(now: State) -> None:
+    """Refuse to decide over the head of who runs the turn.
+
+    Raises:
+        Refused: somebody does (code `operator-not-now`).
+
+    """
+    if now.status in state.RUNNING.values():
+        raise Refused(
+            f"{now.expected_actor}'s turn of iteration {now.iteration} runs on {now.holder} since {now.last_update}",
+            code="operator-not-now",
+            remedy=f"let it end; if that machine is gone: `orchestrator takeover --nonce {now.nonce}`",
+        )
+
+
+def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
+    """Set the exit flag at the remote, so that every daemon stops after the turn in progress, whoever runs it.
+
+    The running turn stays its holder's: the commit carries its token. Needs no lock: a daemon here sees it like others.
+
+    Raises:
+        Refused: the turn is not shared, or the remote does not take the commit.
+        Unreachable: the remote did not answer.
+
+    """
+    with Loop(clock) as loop:
+        git = Git(loop, workspace.top, inherited()).with_identity()
+        bus = open_bus(workspace, config, git)
+        if not isinstance(bus, RemoteBus):
+            raise Refused(
+                "the turn is not shared with other clones",
+                code="not-shared",
+                remedy="`orchestrator stop` stops the daemon here; or add --sync-via-git",
+            )
+        for _ in range(_TRIES):
+            view = bus.look()
+            now = view.state
+            if now.exit:
+                return Done("the exit flag is set already", None, now.exit_reason or "")
+            after = replace(now, exit=True, exit_reason=f"`orchestrator stop --everywhere` at {iso(clock.now())}")
+            if now.status not in state.RUNNING.values():
+                token = Token(now.epoch + 1, instance_id(workspace), secrets.token_hex(16))
+                after = replace(after, epoch=token.epoch, holder=token.holder, nonce=token.nonce)
+            commit = bus.stamp(view.tip, now, after, operator="stop").commit
+            if bus.remote.push(commit, view.tip) is None:
+                return Done(state.subject(now, after, operator="stop"), commit, "`orchestrator resume` clears it")
+        raise Unreachable(
+            f"{bus.remote.name} did not take the commit in {_TRIES} tries", kind="busy", remedy="try again in a minute"
+        )
 
 
 def abandon(workspace: Workspace, config: Config, clock: Clock) -> str | None:

@@ -6,6 +6,7 @@ Its value is the file's text. The lock beside the file makes the turn exclusive;
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from msgspec.structs import replace
 
@@ -50,6 +51,10 @@ class FileBus:
             now = state.parse(data)
             state.check_forward(now, epoch=epoch, iteration=iteration)
         return View((data or b"").decode(), _anybodys(now))
+
+    def offline(self) -> Self:
+        """Return this: nobody else is asked."""
+        return self
 
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""

@@ -171,6 +171,11 @@ class Remote:
         done = self._call(*self.pushing(self.ref, commit, expected))
         return None if classify(done) is Kind.OK else trouble(done, self.name, self.branch)
 
+    def try_push(self, commit: str) -> Trouble | None:
+        """See whether the remote would take a push at all, as far as it tells before one; nothing is moved."""
+        done = self._call(*self.pushing(self.ref, commit, commit), "--dry-run")
+        return None if classify(done) in {Kind.OK, Kind.ALREADY} else trouble(done, self.name, self.branch)
+
     def pushing(self, ref: str, new: str, old: str) -> tuple[str, ...]:
         """Return the command that moves a ref of the remote from `old` ("": not there yet) to `new`."""
         return "push", "--porcelain", "--no-verify", f"--force-with-lease={ref}:{old}", self.name, f"{new}:{ref}"

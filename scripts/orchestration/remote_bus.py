@@ -66,6 +66,10 @@ class RemoteBus:
         self._tip = tip
         return view
 
+    def offline(self) -> LocalBus:
+        """Return the bus of the branch in this clone."""
+        return self.local
+
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
         return decisions(now)

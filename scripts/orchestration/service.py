@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 import orchestration
-from orchestration import agents
+from orchestration import agents, sharing
 from orchestration.bus import Bus
 from orchestration.buses import open_bus, require_checked_out
 from orchestration.clock import Clock, iso
@@ -33,6 +33,7 @@ from orchestration.lock import held
 from orchestration.no_work import NoWork
 from orchestration.ports import Ports
 from orchestration.process import Loop
+from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
 from orchestration.reports import Reports
 from orchestration.runner import Runner
@@ -83,7 +84,9 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         git = Git(loop, place.top, inherited())
         git = git.with_identity() if place.git else git
         bus = _bus(place, config, git, options, stops)
-        _watch_remote(bus, loop, stack)
+        if isinstance(bus, RemoteBus):
+            sharing.require(git, config.sync.remote)
+            _watch(bus.remote, loop, stack)
         started = RunStarted(
             version=orchestration.__version__,
             branch=bus.branch,
@@ -169,9 +172,9 @@ def _commits(place: Workspace, bus: Bus, options: Options) -> int:
     return 2 if isinstance(bus, RemoteBus) else 1
 
 
-def _watch_remote(bus: Bus, loop: Loop, stack: ExitStack) -> None:
+def _watch(remote: Remote, loop: Loop, stack: ExitStack) -> None:
     """Have what happens in a remote on this machine wake the loop, so that nobody waits for the next poll."""
-    folder = bus.remote.folder() if isinstance(bus, RemoteBus) else None
+    folder = remote.folder()
     if folder:
         stack.enter_context(watching(folder / "refs", loop.wake, below=True))
 

@@ -4,6 +4,8 @@ The state gives the first iteration and is never written: the truth is a counter
 the turn in the journal.
 """
 
+from typing import Self
+
 from msgspec.structs import replace
 
 from orchestration import state
@@ -55,6 +57,10 @@ class SoloBus:
         if tip is None:
             raise Refused(f"the branch {self.branch} has no commit", code="branch-empty", remedy="make a first commit")
         return View(tip, self._now)
+
+    def offline(self) -> Self:
+        """Return this: nobody else is asked."""
+        return self
 
     def remedy(self, now: State) -> str:  # noqa: ARG002 - whatever it is, nothing of it is written
         """Tell what a person can type where the state stands still."""

@@ -6,18 +6,19 @@ import msgspec
 
 from orchestration import standing
 from orchestration.agents import choose
+from orchestration.bus import Bus, View
 from orchestration.buses import open_bus
 from orchestration.config import routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
-from orchestration.errors import OrchestrationError
+from orchestration.errors import OrchestrationError, Refused, Unreachable
 from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
-from orchestration.journal import Entry, Idle, Journal, Posted, Running, claim_of
+from orchestration.journal import Entry, Idle, Journal, Posted, Running, Stamped, claim_of
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.standing import Ground
-from orchestration.state import Actor, State
+from orchestration.state import RUNNING, Actor, State
 from orchestration.tree import Dirt
 from orchestration.workspace import Workspace, branch_folder
 
@@ -49,6 +50,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     daemon: Holder | None
     turn: Progress | None
+    elsewhere: str | None
     last: str | None
     next: Next | None
     no_next: str
@@ -68,8 +70,8 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
     dirt = git.dirt() if workspace.git else None
     bus = open_bus(workspace, config, git, config.sync.branch or (dirt.branch if dirt else None))
     glance = git.glance(bus.branch, "refs/rescue/") if workspace.git else None
-    view = bus.look()
     entry = Journal(workspace.journal).read()
+    bus, view, missed = _view(bus)
     coming, why_not = _next(workspace, config, view.state)
     latest = branch_folder(workspace.root / config.logs_dir, bus.branch) / "latest"
     unusual = _unusual(Ground(workspace, config, git, bus, entry))
@@ -79,12 +81,31 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         state=view.state,
         daemon=read_holder(workspace.own),
         turn=_progress(entry),
+        elsewhere=_elsewhere(bus, view.state),
         last=last,
         next=coming,
         no_next=why_not,
-        unusual=unusual + (_in_git(workspace, entry, dirt, rescued) if dirt else []),
+        unusual=missed + unusual + (_in_git(workspace, entry, dirt, rescued) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
     )
+
+
+def _view(bus: Bus) -> tuple[Bus, View, list[str]]:
+    """Return what the bus shows; where a remote does not answer, what this clone knows, and why."""
+    try:
+        return bus, bus.look(), []
+    except Unreachable as trouble:
+        known = bus.offline()
+        return known, known.look(), [f"the remote was not reached: {trouble.message}; {trouble.remedy}"]
+
+
+def _elsewhere(bus: Bus, now: State) -> str | None:
+    """Return who runs the turn in another clone, and for how long."""
+    try:
+        wait = bus.elsewhere(now) if now.status in RUNNING.values() else None
+    except Refused:
+        return None  # what would refuse a start is told already
+    return wait.why if wait else None
 
 
 def _progress(entry: Entry) -> Progress | None:
@@ -119,6 +140,8 @@ def _unusual(ground: Ground) -> list[str]:
         found.append(f"paused; `orchestrator resume{place.option}` lets it go on")
     if isinstance(ground.entry, Posted) and not running:
         found.append("a decision was cut short; the next start finishes it first")
+    elif isinstance(ground.entry, Stamped) and not running and not refusals:
+        found.append("a hand-off is made and not yet published; the next start publishes it")
     elif not isinstance(ground.entry, Idle) and not running and not refusals:
         found.append("a turn is in progress and no daemon runs; the next start goes on with it")
     return found
@@ -145,6 +168,8 @@ def text(seen: Seen, now: datetime) -> str:
     if seen.turn:
         prompt = f" {seen.turn.prompt}" if seen.turn.prompt else ""
         rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
+    elif seen.elsewhere:
+        rows.append(("now", seen.elsewhere))
     daemon = f"process {seen.daemon.pid}{_ago(seen.daemon.since, now)}" if seen.daemon else "not running"
     rows.append(("daemon", daemon))
     if seen.last:

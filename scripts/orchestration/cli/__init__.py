@@ -27,6 +27,7 @@ COMMANDS = {
     "skip": "orchestration.cli.operate",
     "stamp": "orchestration.cli.operate",
     "abandon": "orchestration.cli.operate",
+    "takeover": "orchestration.cli.operate",
     "stop": "orchestration.cli.operate",
     "pause": "orchestration.cli.operate",
     "resume": "orchestration.cli.operate",

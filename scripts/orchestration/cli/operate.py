@@ -67,6 +67,19 @@ def abandon(*, place: Here, as_json: bool) -> int:
 
 
 @click.command()
+@click.option("--nonce", required=True, metavar="NONCE", help="The nonce of the turn that is meant: see `status`.")
+@anywhere
+@json_option
+def takeover(*, place: Here, nonce: str, as_json: bool) -> int:
+    """Take a turn from a machine that is gone.
+
+    It stands open again, for whoever has its role. Should the machine come back, its work is kept in a rescue ref there
+    and never published.
+    """
+    return post(place, decisions.takeover(nonce), as_json=as_json)
+
+
+@click.command()
 @click.argument("actor", type=click.Choice([str(actor) for actor in Actor]))
 @click.argument("result", type=click.Choice(["ok", "fail"]))
 @anywhere
@@ -118,11 +131,21 @@ def _clear_exit(place: Here) -> decisions.Done | None:
 @click.option(
     "--now", is_flag=True, help="End the running agent at once, as SIGTERM does; the turn is run again later."
 )
+@click.option("--everywhere", is_flag=True, help="Stop the daemons of all clones, by the exit flag at the remote.")
 @anywhere
 @json_option
-def stop(*, place: Here, now: bool, as_json: bool) -> int:
+def stop(*, place: Here, now: bool, everywhere: bool, as_json: bool) -> int:
     """Stop the daemon of this clone, after its turn."""
     console = Console(as_json=as_json)
+    if everywhere:
+        if now:
+            raise click.UsageError("--now reaches this clone alone, and not --everywhere")
+        done = decisions.stop_everywhere(place.workspace, place.resolved.config, SystemClock())
+        if as_json:
+            console.dump(done)
+        else:
+            console.say(f"{done.subject}\n  {done.next}")
+        return 0
     holder = read_holder(place.workspace.own)
     if holder:
         Control(Path(holder.control)).ask(Request.STOP_NOW if now else Request.STOP)

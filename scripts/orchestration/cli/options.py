@@ -66,15 +66,17 @@ def _parameter(flag: str) -> str:
 
 
 def anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--no-git`, for a look at, or a decision on, a run that keeps its turn in the state file alone."""
+    """Add `--no-git` and `--sync-via-git`: where the turn lives that is looked at, or decided on."""
 
     @wraps(function)
-    def placed(*, git: bool | None, **given: Any) -> Any:  # noqa: ANN401 - whatever the command returns
-        flags: dict[str, str | bool] = {} if git is None else {"--git/--no-git": git}
-        return function(**given, place=here(flags))
+    def placed(*, git: bool | None, shared: bool | None, **given: Any) -> Any:  # noqa: ANN401 - whatever it returns
+        said = {"--git/--no-git": git, "--sync-via-git/--no-sync-via-git": shared}
+        return function(**given, place=here({flag: value for flag, value in said.items() if value is not None}))
 
     text = "Whether the turn lives in commits, or in the state file alone  [default: sync.git]"
-    return click.option("--git/--no-git", "git", default=None, help=text)(placed)
+    more = "Whether the turn is shared through the remote  [default: sync.via_git, else as the last turn was]"
+    both = click.option("--sync-via-git/--no-sync-via-git", "shared", default=None, help=more)(placed)
+    return click.option("--git/--no-git", "git", default=None, help=text)(both)
 
 
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
