@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
 from orchestration import decisions
 from orchestration.cli.options import Here, anywhere, json_option
@@ -76,7 +77,16 @@ def takeover(*, place: Here, nonce: str, as_json: bool) -> int:
     It stands open again, for whoever has its role. Should the machine come back, its work is kept in a rescue ref there
     and never published.
     """
-    return post(place, decisions.takeover(nonce), as_json=as_json)
+    return post(_shared(place), decisions.takeover(nonce), as_json=as_json)
+
+
+def _shared(place: Here) -> Here:
+    """Have the turn looked for at the remote, unless it was said to be elsewhere: a clone may not have fetched yet."""
+    config = place.resolved.config
+    if config.sync.via_git is not None:
+        return place
+    config = replace(config, sync=replace(config.sync, via_git=True))
+    return place._replace(resolved=place.resolved._replace(config=config))
 
 
 @click.command()
@@ -140,7 +150,7 @@ def stop(*, place: Here, now: bool, everywhere: bool, as_json: bool) -> int:
     if everywhere:
         if now:
             raise click.UsageError("--now reaches this clone alone, and not --everywhere")
-        done = decisions.stop_everywhere(place.workspace, place.resolved.config, SystemClock())
+        done = decisions.stop_everywhere(place.workspace, _shared(place).resolved.config, SystemClock())
         if as_json:
             console.dump(done)
         else:

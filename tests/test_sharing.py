@@ -1,0 +1,204 @@
+"""What a person does from any clone while the turn is shared: decide, look, stop everybody."""
+
+from pathlib import Path
+
+import pytest
+
+from conftest import Capture, Project, person, script, told
+from pair import Pair, events, pair, running, until
+
+SLEEPS = "cat >/dev/null\ntouch {there}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n"
+"""An agent that says that it runs, and ends when it may."""
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Pair:
+    """Give a remote and two clones."""
+    return pair(tmp_path)
+
+
+class Sleeper:
+    """An agent that runs until it is let go."""
+
+    def __init__(self, two: Pair) -> None:
+        folder = two.galph.path.parent
+        self.there, self.go = folder / "there", folder / "go"
+        self.path = two.galph.agent(SLEEPS.format(there=self.there, go=self.go), "sleeper")
+
+
+def test_a_failed_turn_stops_both_sides_with_one_reason_and_is_retried_from_a_third_clone(
+    two: Pair, capsys: Capture
+) -> None:
+    waiting = two.start("ralph", "--json")
+    with running(waiting):
+        assert two.turn("galph", agent=two.galph.agent("echo no idea >&2; exit 3", "fails")) == 4
+        ended = events(waiting)[-1]
+    assert (ended["exit_code"], ended["code"]) == (4, "agent-failed")
+    assert "galph's turn of iteration 1 failed" in ended["reason"]
+    assert "no idea" in ended["reason"]
+    assert two.turn("galph") == 4  # and is not run again before a person decides
+
+    third = two.person()
+    assert "operator=retry → next=galph" in person(third, capsys, "retry")
+
+    assert third.git("rev-parse", "HEAD") == two.tip()
+    assert two.state()["status"] == "idle"
+    assert (two.turn("galph"), two.turn("ralph")) == (0, 0)
+    two.check()
+
+
+@pytest.mark.parametrize(
+    "words", [("retry",), ("skip",), ("stamp", "galph", "ok"), ("resume",)], ids=lambda words: words[0]
+)
+def test_nobody_decides_over_the_head_of_who_runs(two: Pair, capsys: Capture, words: tuple[str, ...]) -> None:
+    third, sleeper = two.person(), Sleeper(two)
+    galph = two.start("galph", "--once", agent=sleeper.path)
+    with running(galph):
+        until(sleeper.there.exists)
+        third.git("pull", "--quiet")
+        if words == ("resume",):
+            script(third, capsys, "stop", "--everywhere")
+        before = two.tip()
+        refused = script(third, capsys, *words, code=3)
+        assert two.tip() == before
+        assert refused["error"] == "operator-not-now"
+        sleeper.go.touch()
+        galph.communicate()
+    assert galph.returncode == 0
+
+
+def test_a_turn_is_taken_from_a_machine_that_is_gone_and_its_late_work_is_kept_there(
+    two: Pair, capsys: Capture
+) -> None:
+    third, sleeper = two.person(), Sleeper(two)
+    agent = two.galph.agent(
+        f"echo late > late.txt; git add late.txt; git commit -qm late\n{Path(sleeper.path).read_text()}"
+    )
+    galph = two.start("galph", "--once", "--json", agent=agent)
+    with running(galph):
+        until(sleeper.there.exists)
+        wrong = script(third, capsys, "takeover", "--nonce", "0" * 32, code=3)
+        assert wrong["error"] == "takeover-other"
+        nonce = two.state()["nonce"]
+        done = script(third, capsys, "takeover", "--nonce", nonce)
+        assert "operator=takeover" in done["subject"]
+        sleeper.go.touch()
+        ended = events(galph)[-1]
+
+    assert (galph.returncode, ended["code"]) == (8, "fenced")
+    assert "refs/rescue/" in ended["reason"]
+    assert two.galph.git("log", "-1", "--format=%s", two.galph.rescued()[0] + "^") == "late"
+    assert two.galph.git("rev-parse", "HEAD") == two.tip()  # and the clone goes on from there
+    assert not (two.galph.path / "late.txt").exists()
+    assert (two.turn("galph"), two.turn("ralph")) == (0, 0)
+    two.check()
+
+
+def test_stop_everywhere_lets_the_turn_end_and_then_stops_both_until_resume(two: Pair, capsys: Capture) -> None:
+    sleeper = Sleeper(two)
+    galph, ralph = two.start("galph", "--json", agent=sleeper.path), two.start("ralph", "--json")
+    with running(galph, ralph):
+        until(sleeper.there.exists)
+        told = script(two.person(), capsys, "stop", "--everywhere")
+        assert "operator=stop" in told["subject"]
+        again = script(two.person(), capsys, "stop", "--everywhere")
+        assert again["commit"] is None
+        sleeper.go.touch()
+        ends = [events(daemon)[-1] for daemon in (galph, ralph)]
+
+    assert [end["exit_code"] for end in ends] == [0, 0]
+    assert all("stop --everywhere" in end["reason"] for end in ends)
+    assert two.state()["status"] == "waiting-ralph"  # the turn was not cut
+    assert two.turn("ralph") == 0
+    assert two.state()["status"] == "waiting-ralph"
+    assert person(two.person(), capsys, "resume").startswith("[SYNC i=1] operator=resume")
+    assert two.turn("ralph") == 0
+    assert two.state()["status"] == "complete"
+    two.check()
+
+
+def test_stop_everywhere_is_for_a_shared_turn(project: Project, capsys: Capture) -> None:
+    assert script(project, capsys, "stop", "--everywhere", "--no-sync-via-git", code=3)["error"] == "not-shared"
+    assert "--now reaches this clone alone" in person(project, capsys, "stop", "--everywhere", "--now", code=2)
+
+
+def test_status_tells_who_runs_the_turn_from_any_clone_and_also_without_the_remote(two: Pair, capsys: Capture) -> None:
+    third, sleeper = two.person(), Sleeper(two)
+    galph = two.start("galph", "--once", agent=sleeper.path)
+    with running(galph):
+        until(sleeper.there.exists)
+        screen = person(third, capsys, "status", "--sync-via-git")
+        holder = two.state()["holder"]
+        assert f"galph's turn of iteration 1 runs on {holder}" in screen
+        own = person(two.galph, capsys, "status")
+        assert "now     galph supervisor.md: running, claimed" in own
+        away = two.hub.path.rename(two.hub.path.with_name("away"))
+        screen = person(third, capsys, "status", "--sync-via-git")
+        assert "the remote was not reached" in screen
+        assert "galph, iteration 1 (idle)" in screen  # what this clone knows
+        away.rename(two.hub.path)
+        sleeper.go.touch()
+        galph.communicate()
+
+
+def test_the_next_turn_is_shared_as_the_last_one_was(two: Pair) -> None:
+    assert two.turn("galph") == 0
+
+    assert two.galph.call("run", "--once", "--agent", two.worker()) == 0
+    assert two.state()["status"] == "complete"
+    assert two.galph.call("run", "--no-sync-via-git", "--once", "--agent", two.worker()) == 0
+    assert two.state()["status"] == "complete"
+    assert two.galph.state()["status"] == "waiting-ralph"
+    assert two.galph.call("run", "--once", "--agent", two.worker()) == 0  # and so it stays
+    assert two.galph.state()["status"] == "complete"
+    assert two.galph.call("--role", "galph", "--once", "--agent", two.worker()) == 3  # the remote lacks these
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--mode", "role"), "--mode role needs --role"),
+        (("--mode", "combined", "--role", "galph"), "--mode combined has no --role"),
+        (("--role", "galph", "--no-sync-via-git"), "one role alone needs the other through git"),
+        (("--role", "galph", "--no-git"), "one role alone needs the other through git"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_a_role_needs_the_remote(two: Pair, capsys: Capture, words: tuple[str, ...], said: str) -> None:
+    assert said in person(two.galph, capsys, *words, code=2)
+
+
+def test_both_roles_on_one_clone_through_the_remote(two: Pair) -> None:
+    assert two.galph.call("--mode", "combined", "--sync-via-git", "-n", "2", "--agent", two.worker()) == 0
+    assert [stamp.kind for stamp in two.stamps()] == ["claim", "hand-off"] * 4
+    assert two.galph.git("rev-parse", "HEAD") == two.tip()
+    assert two.galph.dirt() == ""
+    two.check()
+
+
+def test_the_ancestors_way_to_say_a_role(two: Pair) -> None:
+    assert two.galph.call("supervisor", "--sync-via-git", "--once", "--agent", two.worker()) == 0
+    assert two.ralph.call("loop", "--sync-via-git", "--once", "--agent", two.worker()) == 0
+    assert two.state()["status"] == "complete"
+    two.check()
+
+
+def test_what_sharing_needs_is_refused_before_the_first_claim(two: Pair, capsys: Capture) -> None:
+    clone, before = two.galph, two.tip()
+    capsys.readouterr()
+    for spoil, code, mend in (
+        ("git remote rename origin other", "remote-unknown", "git remote rename other origin"),
+        ("echo '*.bin filter=lfs' > .gitattributes", "lfs-missing", "rm .gitattributes"),
+        ("git rev-parse HEAD > .git/shallow", "clone-shallow", "rm .git/shallow"),
+        ("git branch -m main spare", "remote-branch-missing", "git branch -m spare main"),
+    ):
+        clone.git("-c", f"alias.x=!{spoil}", "x")
+        refused = told(
+            clone.call("--role", "galph", "--once", "--json", "--agent", two.worker()), capsys.readouterr().out
+        )
+        assert (refused.exit_code, refused.code) == (3, code)
+        rows = script(clone, capsys, "doctor", "--sync-via-git", "--agent", two.worker(), code=3)
+        assert any(row["name"] == "sharing" and row["level"] == "problem" and row["remedy"] for row in rows), rows
+        clone.git("-c", f"alias.x=!{mend}", "x")
+    assert two.tip() == before
+    assert two.turn("galph") == 0
