@@ -793,6 +793,22 @@ def test_the_demo_works_off_its_plan_and_shows_what_a_person_enjoys(tmp_path: Pa
     assert shelf.rescued() == []
 
 
+def test_the_demo_of_two_machines_shows_both_sides_of_one_history(tmp_path: Path, capsys: Capture) -> None:
+    told = person(Project(tmp_path), capsys, "demo", "--two-machines", "shelf")
+
+    shared = Project(tmp_path / "shelf" / "remote.git")
+    log = shared.git("log", "--reverse", "--format=%s", "main").splitlines()
+    for actor in ("galph", "ralph"):
+        assert f"{actor} │ {actor} · iteration 1" in told
+        assert f"{actor} │ stopped after" in told
+        claims = [f"[SYNC i={number}] actor={actor} status=running" for number in (1, 2, 3, 4)]
+        assert [line for line in log if line in claims] == claims
+    assert "9 turns" in told
+    assert "after: OK" in told
+    assert Project(tmp_path / "shelf" / "galph").git("rev-parse", "HEAD") == shared.git("rev-parse", "main")
+    assert script(Project(tmp_path), capsys, "demo", "--two-machines", "shelf", code=2)["error"] == "demo-folder"
+
+
 def test_the_demo_for_a_script_is_events_and_one_result_and_says_when_the_tests_stay_red(
     tmp_path: Path, capsys: Capture
 ) -> None:

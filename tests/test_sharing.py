@@ -129,7 +129,7 @@ def test_status_tells_who_runs_the_turn_from_any_clone_and_also_without_the_remo
         until(sleeper.there.exists)
         screen = person(third, capsys, "status", "--sync-via-git")
         holder = two.state()["holder"]
-        assert f"galph's turn of iteration 1 runs on {holder}" in screen
+        assert f"now     galph runs iteration 1 on {holder} since" in screen
         own = person(two.galph, capsys, "status")
         assert "now     galph supervisor.md: running, claimed" in own
         away = two.hub.path.rename(two.hub.path.with_name("away"))

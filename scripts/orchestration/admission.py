@@ -5,7 +5,7 @@ import secrets
 from msgspec.structs import replace
 
 from orchestration import failpoints
-from orchestration.bus import Lost, View
+from orchestration.bus import Lost, View, waiting_for
 from orchestration.clock import iso
 from orchestration.halt import Wait
 from orchestration.journal import Claim, Claimed, Claiming, Idle
@@ -25,7 +25,7 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
 def _others_turn(ports: Ports, now: State) -> Wait | None:
     if ports.role in {None, now.expected_actor}:
         return None
-    return Wait(f"{now.expected_actor} is to run iteration {now.iteration}")
+    return waiting_for(now, "is to run")
 
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:

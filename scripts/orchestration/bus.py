@@ -132,3 +132,9 @@ def running_elsewhere(now: State, remedy: str) -> Refused:
         code="state-running",
         remedy=remedy,
     )
+
+
+def waiting_for(now: State, does: str, where: str = "") -> Wait:
+    """Return the wait for whose turn it is."""
+    subject = f"{now.expected_actor} {now.iteration}"
+    return Wait(f"{now.expected_actor} {does} iteration {now.iteration}{where}", subject)

@@ -123,7 +123,7 @@ class Daemon:
         pause = self._patience.for_peer()
         if pause is None:
             return Halt(ExitCode.WAITED, "waited", f"waited too long (sync.max_wait): {wait.why}", "see the other side")
-        self._tell(ports, wait.why)
+        self._tell(ports, wait.why, wait.subject)
         self._rest(pause, until_woken=True)
         return None
 
@@ -132,13 +132,13 @@ class Daemon:
         pause = self._patience.for_remote(trouble.kind)
         if pause is None:
             return Halt(trouble.exit_code, trouble.code, trouble.message, trouble.remedy)
-        self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})")
+        self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})", trouble.kind)
         self._rest(pause)
         return self._stops.halt()
 
-    def _tell(self, ports: Ports, why: str) -> None:
-        if why != self._told:
-            self._told = why
+    def _tell(self, ports: Ports, why: str, subject: str) -> None:
+        if subject != self._told:
+            self._told = subject
             ports.emit(Waiting(why=why))
 
     def _rest(self, seconds: float, *, until_woken: bool = False) -> None:

@@ -6,9 +6,13 @@ from orchestration.errors import ExitCode
 
 
 class Wait(NamedTuple):
-    """Nothing can be done here now, and why; a look later may show otherwise."""
+    """Nothing can be done here now, and why; a look later may show otherwise.
+
+    A person is told once of what has the same `subject`.
+    """
 
     why: str
+    subject: str
 
 
 class Halt(NamedTuple):

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from orchestration import failpoints, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
-from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions
+from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
 from orchestration.errors import OrchestrationError, Refused
 from orchestration.git import Git
 from orchestration.halt import Wait
@@ -81,14 +81,14 @@ class RemoteBus:
         """
         if now.holder == self._holder:
             return None
-        name = f"{now.expected_actor}'s turn of iteration {now.iteration}"
+        wait = waiting_for(now, "runs", f" on {now.holder} since {now.last_update}")
         quiet = self._observer.unchanged(f"{now.nonce} {self._sign_of_life(now)}")
         if quiet < self._sync.lease:
-            return Wait(f"{name} runs on {now.holder} since {now.last_update}")
+            return wait
         if self._sync.stale is Stale.STANDBY:
             return None
         take = f"if that machine is gone: `orchestrator takeover --nonce {now.nonce}`"
-        return Wait(f"{name} on {now.holder} has shown no life for {quiet:.0f} s; {take}")
+        return Wait(f"{wait.why} and has shown no life for {quiet:.0f} s; {take}", f"{wait.subject} is gone")
 
     def _sign_of_life(self, now: State) -> str:
         """Return the newest beat of the turn's holder; one of an earlier claim does not count."""

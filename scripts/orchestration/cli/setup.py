@@ -74,8 +74,9 @@ def _next_steps(*, committed: bool) -> str:
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-c", "pairs", metavar="KEY.PATH=VALUE", multiple=True, help="Any setting for this run.")
 @json_option
+@click.option("--two-machines", is_flag=True, help="In two clones of a bare remote, a daemon in each, both shown.")
 @click.option("-q", "--quiet", is_flag=True, help="Print failures and the end only.")
-def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: bool) -> int:
+def demo(*, folder: Path | None, pairs: tuple[str, ...], two_machines: bool, as_json: bool, quiet: bool) -> int:
     """Show the loop on a small real project.
 
     With the built-in agent: no model, no network, under a minute.
@@ -85,16 +86,27 @@ def demo(*, folder: Path | None, pairs: tuple[str, ...], as_json: bool, quiet: b
     console = Console(as_json=as_json, quiet=quiet)
     if not as_json:
         console.say(f"a sample project in {place}: a package with failing tests and a plan of four tasks")
-    shown = sample.run(place, console, SystemClock(), from_pairs(list(pairs)))
+    given = from_pairs(list(pairs))  # wrong ones are refused before anything is made
+    if two_machines:
+        silent = Console(quiet=True) if as_json or quiet else console
+        shown = sample.run_two(place, silent, SystemClock(), pairs)
+        place /= "galph"
+    else:
+        shown = sample.run(place, console, SystemClock(), given)
     if as_json:
         console.dump({**shown._asdict(), "folder": str(place)}, indent=None)
     else:
-        console.say(_told(place, shown))
+        console.say(_told(place, shown, two_machines=two_machines))
     return shown.ended.exit_code or (ExitCode.OK if shown.after.green else ExitCode.TURN_FAILED)
 
 
-def _told(place: Path, shown: sample.Shown) -> str:
+def _told(place: Path, shown: sample.Shown, *, two_machines: bool) -> str:
     program = "orchestrator" if shutil.which("orchestrator") else str(Path(sys.argv[0]).resolve())
+    runs = [f"{program} --mode combined -n 2 --agent ./my-agent.sh"]
+    if two_machines:
+        runs = [f"{program} --role {actor} --agent ./my-agent.sh" for actor in ("galph", "ralph")]
+        runs[1] += "   # in another clone, on another machine"
+    then = "\n  ".join(runs)
     return f"""
 {shown.ended.turns} turns, {shown.commits} commits
 tests     before: {shown.before.verdict} · after: {shown.after.verdict}
@@ -105,5 +117,5 @@ logs      {place}/logs/{sample.BRANCH}/latest/summary.md
 In your own repository:
   {program} init
   {program} doctor --agent ./my-agent.sh
-  {program} --mode combined -n 2 --agent ./my-agent.sh
+  {then}
   {program} status"""
