@@ -487,7 +487,7 @@ def test_a_stalled_transfer_ends_by_itself_or_is_ended(here: Ground, site: Web) 
         assert (done.why, classify(done, MAIN)) == (Why.TIMEOUT, Kind.UNKNOWN)
 
 
-# --- faults 13: a connection that breaks at any byte ------------------------------------------------------------------
+# --- fault 13: a connection that breaks at any byte ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("url", ["git", "http", "ssh"], indirect=True)

@@ -168,15 +168,8 @@ def _rejected(row: _Row, said: Sequence[str]) -> tuple[Kind, str]:
     """Judge what the remote refused: `remote rejected` does not mean that its owner forbids it."""
     about = [line for line in said if f"'{row.ref}'" in line] or said
     if "unpacker error" in row.summary:
-        own = _first(_rules((Kind.LOCAL_CORRUPT, _CORRUPT)), _ours(said))
-        return (
-            own
-            or _first(_UNPACKING, said)
-            or (
-                Kind.REMOTE_BROKEN,
-                _told(row, [line for line in said if "remote unpack failed" in line]),
-            )
-        )
+        why = _first(_UNSENT, _ours(said)) or _first(_UNPACKING, said)
+        return why or (Kind.REMOTE_BROKEN, _told(row, [line for line in said if "remote unpack failed" in line]))
     if _MOVED.search(row.summary):
         return _first(_MOVING, [row.summary, *about]) or (Kind.CAS_LOST, row.summary)
     if _BROKEN.search(row.summary):
