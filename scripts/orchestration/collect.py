@@ -15,6 +15,7 @@ from orchestration.errors import UsageError
 from orchestration.git import Git
 from orchestration.git_errors import PathGoneError
 from orchestration.journal import Claim, Turn
+from orchestration.scratch_index import tree_of_files, tree_with
 from orchestration.settings import Config
 from orchestration.state import Actor
 from orchestration.tree import Change, Commit, Dirt, File
@@ -161,7 +162,7 @@ class Collector:
         ]
         if not paths and not removed:
             return self._git.tree(dirt.head or "HEAD")
-        return self._git.tree_of_files(paths, self._workspace.own)
+        return tree_of_files(self._git, paths, self._workspace.own)
 
     def left_out(self, dirt: Dirt) -> list[str]:
         """Return what a snapshot leaves where it is; every path is returned once."""
@@ -206,7 +207,7 @@ class Collector:
     def overlay(self, tree: str, old: str, new: str) -> str:
         """Return `tree` with what differs between `old` and `new` as it is in `new`."""
         changes = self._differing(old, new)
-        return self._git.tree_with(tree, changes, self._workspace.own) if changes else tree
+        return tree_with(self._git, tree, changes, self._workspace.own) if changes else tree
 
     def sort(self, changes: Sequence[Change]) -> Sorted:
         """Apply the rules to leftovers."""

@@ -21,6 +21,7 @@ from orchestration.lock import held
 from orchestration.posting import settle_post
 from orchestration.process import Loop
 from orchestration.remote_bus import RemoteBus
+from orchestration.remote_kinds import Kind
 from orchestration.runner import require_dead
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns, require_own
@@ -235,7 +236,9 @@ def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
             if bus.remote.push(commit, view.tip) is None:
                 return Done(state.subject(now, after, operator="stop"), commit, "`orchestrator resume` clears it")
         raise Unreachable(
-            f"{bus.remote.name} did not take the commit in {_TRIES} tries", kind="busy", remedy="try again in a minute"
+            f"{bus.remote.name} did not take the commit in {_TRIES} tries",
+            kind=Kind.REMOTE_BUSY,
+            remedy="try again in a minute",
         )
 
 

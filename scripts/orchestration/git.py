@@ -4,20 +4,20 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from orchestration.environment import for_git, for_remote, with_identity
 from orchestration.errors import OrchestrationError
-from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, not_a_work_tree
+from orchestration.git_errors import FLAGS, GitError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.packing import Folder, Pack
 from orchestration.process import Completed, Loop, Request, Started
 from orchestration.reaper import working_in
-from orchestration.tree import Change, Commit, Dirt, File, read_status, split_at_links
+from orchestration.tree import Change, Commit, Dirt, File, read_status
 
 TIMEOUT = 600.0
 _LOCK_PATIENCE = 10.0
@@ -67,8 +67,8 @@ class Git:
         """
         return self.start(*args, stdin=stdin, index=index)()
 
-    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None, timeout: float = TIMEOUT) -> Started:
-        """Start git, to be ended after `timeout` seconds; call what is returned for what happened.
+    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Started:
+        """Start git; call what is returned for what happened.
 
         Raises:
             OrchestrationError: git is not installed (code `git-missing`).
@@ -326,35 +326,6 @@ class Git:
             self._ident = name, zone
         return self._ident
 
-    def tree_of_files(self, paths: Iterable[str], scratch: Path) -> str:
-        """Return the tree of the index with `paths` as they are in the work tree; the real index is only read.
-
-        Paths that git cannot read are left as the index has them; a path below what is a symbolic link now is gone.
-        """
-        gone, there = split_at_links(self.top, paths)
-        real = self.top / self.ask("rev-parse", "--git-path", "index")
-        with _temporary(scratch) as index:
-            if real.exists():
-                times = real.stat()  # git reads again what is no older than its index, so the copy must not be younger
-                index.write_bytes(real.read_bytes())
-                os.utime(index, ns=(times.st_atime_ns, times.st_mtime_ns))
-            if gone:
-                self.ask("update-index", "--force-remove", "-z", "--stdin", stdin=_rows(gone), index=index)
-            if not there:
-                return self.ask("write-tree", index=index)
-            add = ("add", "-A", "--sparse", "--ignore-errors", "--pathspec-from-file=-", "--pathspec-file-nul")
-            done = self.call(*add, stdin=_rows(there), index=index)
-            if done.code not in {0, 1}:
-                raise PathGoneError(done) if b"did not match any files" in done.stderr else GitError(done)
-            return self.ask("write-tree", index=index)
-
-    def tree_with(self, tree: str, changes: Iterable[Change], scratch: Path) -> str:
-        """Return `tree` with these paths changed; the real index is not touched."""
-        with _temporary(scratch) as index:
-            self.ask("read-tree", tree, index=index)
-            self.set_index(changes, index=index)
-            return self.ask("write-tree", index=index)
-
     def commit_tree(self, commit: Commit) -> str:
         """Make a commit object and return its id; no hook runs and it is not signed."""
         parents = [word for parent in commit.parents for word in ("-p", parent)]
@@ -419,17 +390,6 @@ def operation_in(git_dir: Path) -> str | None:
     return next((what for name, what in _OPERATIONS.items() if (git_dir / name).exists()), None)
 
 
-def _rows(paths: Iterable[str]) -> bytes:
+def rows(paths: Iterable[str]) -> bytes:
+    """Return paths as git reads them with -z."""
     return b"".join(os.fsencode(path) + b"\0" for path in paths)
-
-
-@contextmanager
-def _temporary(scratch: Path) -> Iterator[Path]:
-    scratch.mkdir(parents=True, exist_ok=True)
-    index = scratch / f"index.{os.getpid()}"
-    try:
-        index.unlink(missing_ok=True)
-        yield index
-    finally:
-        index.unlink(missing_ok=True)
-        index.with_suffix(f"{index.suffix}.lock").unlink(missing_ok=True)

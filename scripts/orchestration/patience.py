@@ -2,19 +2,15 @@
 
 import random
 
+from orchestration import remote_kinds
 from orchestration.clock import Clock
+from orchestration.remote_kinds import Kind
 from orchestration.settings import SyncSettings
 
 _FIRST = 1.0
 _GROWTH = 1.5
-_LONGEST = 30.0
-"""Seconds between two tries of a remote that is down: after an outage the next comes soon enough."""
-_SLOWLY = 60.0
-"""Seconds between two tries where only a person can help: credentials, a name, a full disk."""
 _ONCE = 60.0
 """Seconds that a run of one turn gives the remote."""
-
-_SLOW = {"auth", "not-found", "remote-full", "throttled", "ownership", "policy"}
 
 
 class Patience:
@@ -46,10 +42,7 @@ class Patience:
 
     def for_remote(self, kind: str) -> float | None:
         """Return the seconds until the next try, more and more of them; None when the wait was long enough."""
-        if kind in _SLOW:
-            pause = _SLOWLY
-        else:
-            pause = min(_LONGEST, _FIRST * 2 ** min(self._tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        pause = remote_kinds.pause(Kind(kind), self._tries + 1, random.random()) or 0.0  # noqa: S311
         return self._next(pause, min(_ONCE, self._sync.max_wait or _ONCE) if self._once else self._sync.max_wait)
 
     def _next(self, pause: float, longest: float | None) -> float | None:

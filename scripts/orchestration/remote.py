@@ -8,16 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestration.errors import Refused, Unreachable
+from orchestration.errors import OrchestrationError, Refused, Unreachable
 from orchestration.git import Git
 from orchestration.process import Completed
-from orchestration.remote_errors import Kind, Trouble, classify, trouble
+from orchestration.remote_errors import Trouble, classify, trouble
+from orchestration.remote_kinds import PATIENCE, Kind
 
 TIMEOUT = 120.0
 """Seconds of one call; a transport without a stall timeout of its own (git://) is ended then."""
 
 _GRACE = 10.0
 """Seconds that a call has left when a person wants us to stop."""
+_LOOKS = 3
+_BETWEEN = 0.3
 _OWN = "refs/orchestration"
 
 
@@ -85,28 +88,28 @@ class Remote:
             Refused: it has no such branch (code `remote-branch-missing`), or was rewound (`remote-rewound`).
 
         """
-        return self.bring(self.refs().tip)
+        for _ in range(_LOOKS):
+            tip = self.refs().tip
+            if tip is not None:
+                return self._bring(tip)
+            self.git.loop.pause(_BETWEEN)  # a connection cut early may look like a remote without branches
+        raise self._missing()
 
-    def bring(self, tip: str | None) -> str:
+    def _bring(self, tip: str) -> str:
         """Fetch what a look has shown, if it is not here yet; return the tip, which may have moved on since.
 
         Raises:
             Unreachable: the remote did not answer.
-            Refused: there is no such branch, or it was rewound.
+            Refused: it was rewound.
 
         """
-        if tip is None:
-            raise self._missing()
         if self.git.resolve(self.seen) == tip:
             return tip
         done = self._call("fetch", *self.fetching())
         if done.code:
             self._refuse_rewind(done)
             raise self._unreachable(done)
-        found = self.git.resolve(self.seen)
-        if found is None:
-            raise self._missing()
-        return found
+        return self.git.resolve(self.seen) or tip
 
     def fetching(self) -> tuple[str, ...]:
         """Return the arguments of the fetch; without a `+` it refuses to go back."""
@@ -188,11 +191,11 @@ class Remote:
             raise self._unreachable(done)
         return done
 
-    def _unreachable(self, done: Completed) -> Unreachable:
-        return unreachable(trouble(done, self.name, self.branch))
+    def _unreachable(self, done: Completed) -> OrchestrationError:
+        return raised(trouble(done, self.name, self.branch))
 
     def _call(self, *args: str) -> Completed:
-        started, loop = self.git.start(*args, timeout=TIMEOUT), self.git.loop
+        started, loop = self.git.reach(*args, timeout=TIMEOUT), self.git.loop
         while not (self._hurry() or started.ended):  # in this order: to listen may be to hear of its end
             loop.step()
         if not started.ended:
@@ -200,6 +203,8 @@ class Remote:
         return started()
 
 
-def unreachable(what: Trouble) -> Unreachable:
-    """Return a trouble as what the daemon waits out."""
+def raised(what: Trouble) -> OrchestrationError:
+    """Return what a trouble comes to: to be tried again, or a person's to mend."""
+    if PATIENCE[what.kind] is None:
+        return Refused(what.text, code=f"remote-{what.kind}", remedy=what.remedy)
     return Unreachable(what.text, kind=what.kind, remedy=what.remedy)

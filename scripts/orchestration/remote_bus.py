@@ -12,14 +12,13 @@ from msgspec.structs import replace
 from orchestration import failpoints, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
-from orchestration.errors import OrchestrationError, Refused
+from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
-from orchestration.remote import Remote, unreachable
-from orchestration.remote_errors import Kind, Trouble
+from orchestration.remote import Remote, raised
 from orchestration.settings import Config, SkipCI, Stale
 from orchestration.state import State, Token
 from orchestration.tree import Commit, File
@@ -147,7 +146,7 @@ class RemoteBus:
         self._tip = tip
         if trouble is None:
             return self.claim(claim, offer)
-        raise _raised(trouble)
+        raise raised(trouble)
 
     def _claimed(self, claim: Claim, offer: str) -> Claimed:
         self._follow(HandOff(offer, claim.base))
@@ -230,7 +229,7 @@ class RemoteBus:
             return hand_off.commit
         found = self.remote.tip()
         if found == tip:
-            raise _raised(trouble)
+            raise raised(trouble)
         return found
 
     def _token(self, hand_off: HandOff) -> Token:
@@ -291,10 +290,3 @@ class RemoteBus:
             failpoints.hit("leave.before_reset")
             leave(self._git, self.branch, to)
             failpoints.hit("leave.after_reset")
-
-
-def _raised(trouble: Trouble) -> OrchestrationError:
-    """Return what a push that did not land comes to: to be tried again, or a person's to mend."""
-    if trouble.kind is Kind.POLICY:
-        return Refused(trouble.text, code="remote-policy", remedy=trouble.remedy)
-    return unreachable(trouble)
