@@ -6,7 +6,7 @@ from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import AnyEvent, TurnEnded, Waiting
 from orchestration.halt import Halt, Wait
-from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, claim_of, must_be_kept, turn_of
+from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, Stamped, claim_of, must_be_kept, turn_of
 from orchestration.patience import Patience
 from orchestration.ports import Ports
 from orchestration.process import Loop
@@ -108,13 +108,18 @@ class Daemon:
         return step
 
     def _fenced(self, ports: Ports, entry: Entry) -> Halt | None:
-        """Look, once after a restart, whether a turn in progress still is ours: before its agent runs again."""
+        """Look, once after a restart, whether a turn in progress still is ours: before its agent runs again.
+
+        A hand-off that is built may have landed, and the next turn may have been claimed: its own step finds out.
+        """
         turn = turn_of(entry)
-        if not self._restarted or turn is None:
+        if not self._restarted or turn is None or isinstance(entry, Stamped):
             return None
         fence = ports.bus.holds(turn.claim)
+        if fence:
+            return fenced(ports, turn, None, fence.why)
         self._restarted = False
-        return fenced(ports, turn, None, fence.why) if fence else None
+        return None
 
     def _wait(self, ports: Ports, wait: Wait) -> Halt | None:
         """Wait until the next look at whose turn it is."""

@@ -6,6 +6,7 @@ restart reads the journal and enters the same table: there is no other recovery 
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from orchestration.admission import open_turn, take_turn
 from orchestration.agents import Agent, choose
 from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
-from orchestration.errors import ExitCode
+from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import TurnEnded, TurnStarted
 from orchestration.gates import run_gates
 from orchestration.halt import Halt
@@ -209,7 +210,7 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     checked = entry.checked
     answer = ports.bus.settle(entry.hand_off)
     if isinstance(answer, Moved):
-        return replace(checked, work_head=answer.tip, on=answer.on)
+        return replace(checked, work_head=answer.tip, on=answer.on or checked.on)
     if isinstance(answer, Conflict):
         return _conflict(ports, checked, answer)
     if isinstance(answer, Fenced):
@@ -236,7 +237,8 @@ def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
 def fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
     ref = ports.work.abandon(turn, head, "fenced")
-    ports.bus.retreat()
+    with suppress(Unreachable):  # the next start says where the clone stands
+        ports.bus.retreat()
     before = ports.bus.state_at(turn.claim.base)
     ports.journal.write(Idle(before.epoch, before.iteration, branch=turn.claim.branch))
     reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"
