@@ -1,10 +1,12 @@
 """What a person does from any clone while the turn is shared: decide, look, stop everybody."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from conftest import Capture, Project, person, script, told
+from conftest import Capture, Project, executable, person, script, told
 from pair import Pair, events, pair, running, until
 
 SLEEPS = "cat >/dev/null\ntouch {there}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n"
@@ -183,7 +185,13 @@ def test_the_ancestors_way_to_say_a_role(two: Pair) -> None:
     two.check()
 
 
-def test_what_sharing_needs_is_refused_before_the_first_claim(two: Pair, capsys: Capture) -> None:
+def test_what_sharing_needs_is_refused_before_the_first_claim(
+    two: Pair, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = two.galph.path.parent / "absent"
+    absent.mkdir()
+    executable(absent / "git-lfs", "#!/bin/sh\nexit 127\n")
+    monkeypatch.setenv("PATH", f"{absent}:{os.environ['PATH']}")
     clone, before = two.galph, two.tip()
     capsys.readouterr()
     for spoil, code, mend in (
@@ -202,3 +210,19 @@ def test_what_sharing_needs_is_refused_before_the_first_claim(two: Pair, capsys:
         clone.git("-c", f"alias.x=!{mend}", "x")
     assert two.tip() == before
     assert two.turn("galph") == 0
+
+
+@pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
+def test_fault_54_what_git_lfs_keeps_is_uploaded_with_the_work(two: Pair) -> None:
+    for clone in two.clones():
+        clone.git("lfs", "install", "--local")
+    two.galph.git("lfs", "track", "*.bin")
+    two.galph.commit("large files")
+    two.galph.git("push", "--quiet", "--no-verify")
+    agent = two.galph.agent("echo large > large.bin; git add large.bin; git commit --quiet -m large")
+
+    assert (two.turn("galph", agent=agent), two.turn("ralph")) == (0, 0)
+
+    assert two.hub.git("show", "main:large.bin").startswith("version https://git-lfs")
+    assert (two.ralph.path / "large.bin").read_text() == "large\n"
+    two.check()

@@ -171,6 +171,10 @@ class Remote:
         The lease switches git's own fast-forward check off: the caller has made sure that `commit` contains
         `expected`.
         """
+        if uses_lfs(self.git):  # its own upload is a hook, and no hook of a clone runs here
+            done = self._call("lfs", "push", self.name, commit)
+            if done.code:
+                return trouble(done, self.name, self.branch)
         done = self._call(*self.pushing(self.ref, commit, expected))
         return None if classify(done) is Kind.OK else trouble(done, self.name, self.branch)
 
@@ -208,3 +212,9 @@ def raised(what: Trouble) -> OrchestrationError:
     if PATIENCE[what.kind] is None:
         return Refused(what.text, code=f"remote-{what.kind}", remedy=what.remedy)
     return Unreachable(what.text, kind=what.kind, remedy=what.remedy)
+
+
+def uses_lfs(git: Git) -> bool:
+    """Tell whether the project keeps files with Git LFS."""
+    attributes = git.top / ".gitattributes"
+    return attributes.is_file() and b"filter=lfs" in attributes.read_bytes()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from orchestration.errors import Refused
 from orchestration.git import Git
+from orchestration.remote import uses_lfs
 
 _MERGES = (2, 38)
 """The first git that merges in memory (`git merge-tree --write-tree`)."""
@@ -20,7 +21,7 @@ def obstacles(git: Git, remote: str) -> Iterator[Refused]:
             code="clone-shallow",
             remedy=f"`git fetch --unshallow {remote}`",
         )
-    if _uses_lfs(git) and git.call("lfs", "version").code:
+    if uses_lfs(git) and git.call("lfs", "version").code:
         yield Refused(
             "the project keeps files with Git LFS, and git-lfs is not installed: their contents would not be pushed",
             code="lfs-missing",
@@ -57,8 +58,3 @@ def _address(git: Git, remote: str) -> Iterator[Refused]:
         code="remote-unknown",
         remedy=f"`git remote add {remote} ADDRESS`, then `git push -u {remote} BRANCH`{names}",
     )
-
-
-def _uses_lfs(git: Git) -> bool:
-    attributes = git.top / ".gitattributes"
-    return attributes.is_file() and b"filter=lfs" in attributes.read_bytes()
