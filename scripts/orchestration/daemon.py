@@ -65,6 +65,7 @@ class Daemon:
     """
 
     def __init__(self, loop: Loop, stops: Stops, options: Options, sync: SyncSettings) -> None:
+        self._longest = sync.max_wait or 0.0
         self._patience = Patience(loop.clock, sync, once=options.once)
         self._loop = loop
         self._stops = stops
@@ -127,7 +128,8 @@ class Daemon:
             return Halt(ExitCode.OK, "not-my-turn", wait.why)
         pause = self._patience.for_peer()
         if pause is None:
-            return Halt(ExitCode.WAITED, "waited", f"waited too long (sync.max_wait): {wait.why}", "see the other side")
+            remedy = "is it being run there? `orchestrator status` tells; start again to go on waiting"
+            return Halt(ExitCode.WAITED, "waited", f"waited {self._longest:g} s: {wait.why}", remedy)
         self._tell(ports, wait.why, wait.subject)
         self._rest(pause, until_woken=True)
         return None

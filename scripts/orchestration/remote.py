@@ -196,7 +196,7 @@ class Remote:
         return done
 
     def _unreachable(self, done: Completed) -> OrchestrationError:
-        return raised(trouble(done, self.name, self.branch))
+        return raised(trouble(done, self.name, self.branch), self.name)
 
     def _call(self, *args: str) -> Completed:
         started, loop = self.git.reach(*args, timeout=TIMEOUT), self.git.loop
@@ -207,11 +207,12 @@ class Remote:
         return started()
 
 
-def raised(what: Trouble) -> OrchestrationError:
+def raised(what: Trouble, remote: str) -> OrchestrationError:
     """Return what a trouble comes to: to be tried again, or a person's to mend."""
+    text = f"{remote}: {what.text.removeprefix('fatal: ')}"
     if PATIENCE[what.kind] is None:
-        return Refused(what.text, code=f"remote-{what.kind}", remedy=what.remedy)
-    return Unreachable(what.text, kind=what.kind, remedy=what.remedy)
+        return Refused(text, code=f"remote-{what.kind}", remedy=what.remedy)
+    return Unreachable(text, kind=what.kind, remedy=what.remedy)
 
 
 def uses_lfs(git: Git) -> bool:

@@ -146,7 +146,7 @@ class RemoteBus:
         self._tip = tip
         if trouble is None:
             return self.claim(claim, offer)
-        raise raised(trouble)
+        raise raised(trouble, self.remote.name)
 
     def _claimed(self, claim: Claim, offer: str) -> Claimed:
         self._follow(HandOff(offer, claim.base))
@@ -229,7 +229,7 @@ class RemoteBus:
             return hand_off.commit
         found = self.remote.tip()
         if found == tip:
-            raise raised(trouble)
+            raise raised(trouble, self.remote.name)
         return found
 
     def _token(self, hand_off: HandOff) -> Token:

@@ -209,7 +209,7 @@ _REMEDIES: dict[Kind, str] = {
     Kind.ALREADY: "",
     Kind.CAS_LOST: "nothing to do: {branch} is read again; look with `git fetch {remote} {branch}`",
     Kind.REMOTE_BUSY: "if no push runs to {remote}, a git died there: on its machine remove %s",
-    Kind.POLICY: "let this account push {branch} to {remote} (its rules, hooks, limits), then `orchestrator resume`",
+    Kind.POLICY: "let this account push {branch} to {remote} (its rules, hooks, limits), then start again",
     Kind.REMOTE_FULL: "free space on the machine of {remote}; it is tried again",
     Kind.REMOTE_BROKEN: "on the machine of {remote}: `git fsck --full`, and make it writable; it is tried again",
     Kind.UNKNOWN: "nothing to do: it is tried again; look with `git ls-remote {remote} {branch}`",
