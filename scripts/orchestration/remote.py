@@ -113,8 +113,8 @@ class Remote:
 
     def fetching(self) -> tuple[str, ...]:
         """Return the arguments of the fetch; without a `+` it refuses to go back."""
-        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        return *quiet, self.name, f"{self.ref}:{self.seen}"
+        only = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")  # --quiet hides what was refused
+        return *only, self.name, f"{self.ref}:{self.seen}"
 
     def beat(self, role: str) -> str:
         """Return the text of a role's lease as the last look has shown it, "" where there is none to be had."""
