@@ -113,8 +113,8 @@ class Remote:
 
     def fetching(self) -> tuple[str, ...]:
         """Return the arguments of the fetch; without a `+` it refuses to go back."""
-        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
-        return *quiet, self.name, f"{self.ref}:{self.seen}"
+        only = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")  # --quiet hides what was refused
+        return *only, self.name, f"{self.ref}:{self.seen}"
 
     def beat(self, role: str) -> str:
         """Return the text of a role's lease as the last look has shown it, "" where there is none to be had."""
@@ -176,7 +176,10 @@ class Remote:
             if done.code:
                 return trouble(done, self.name, self.branch)
         done = self._call(*self.pushing(self.ref, commit, expected))
-        return None if classify(done) is Kind.OK else trouble(done, self.name, self.branch)
+        if classify(done) is not Kind.OK:
+            return trouble(done, self.name, self.branch)
+        self.git.call("update-ref", self.seen, commit)  # who takes it away again is noticed; and it need not be fetched
+        return None
 
     def try_push(self, commit: str) -> Trouble | None:
         """See whether the remote would take a push at all, as far as it tells before one; nothing is moved."""

@@ -131,16 +131,18 @@ class RemoteBus:
             Refused: the remote does not take it.
 
         """
+        if claim.token.holder != self._holder:
+            return Lost()
         trouble = None
         if self._tip == claim.base:  # not after a restart: it may have landed already
             failpoints.hit("claim.before_push")
             trouble = self.remote.push(offer, claim.base)
             failpoints.hit("claim.after_push")
             if trouble is None:
-                return self._claimed(claim, offer)
+                return self._claimed(claim, offer, offer)
         tip = self.remote.tip()
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
-            return self._claimed(claim, offer)
+            return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
             return Lost()
         self._tip = tip
@@ -148,7 +150,8 @@ class RemoteBus:
             return self.claim(claim, offer)
         raise raised(trouble, self.remote.name)
 
-    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+    def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
+        self._tip = tip  # the lease of the hand-off's push
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
@@ -159,11 +162,10 @@ class RemoteBus:
             Unreachable: the remote did not answer.
 
         """
+        if claim.token.holder != self._holder:
+            return _of_another(claim.token)
         tip = self.remote.tip()
-        if not self._owns(claim.token, tip):
-            return self._fenced(tip)
-        self._tip = tip
-        return None
+        return None if self._owns(claim.token, tip) else self._fenced(tip)
 
     def _owns(self, token: Token, tip: str) -> bool:
         """Tell whether a tip's state carries this token."""
@@ -204,6 +206,8 @@ class RemoteBus:
             tip = self.remote.tip()
             if not self._git.has(hand_off.commit):
                 return Moved(hand_off.parent)  # nothing referred to it, and somebody has pruned
+            if self._token(hand_off).holder != self._holder:
+                return _of_another(self._token(hand_off))
             landed = self._git.is_ancestor(hand_off.commit, tip)
         while not landed:
             if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
@@ -290,3 +294,8 @@ class RemoteBus:
             failpoints.hit("leave.before_reset")
             leave(self._git, self.branch, to)
             failpoints.hit("leave.after_reset")
+
+
+def _of_another(token: Token) -> Fenced:
+    """Return why a journal that came here with a copied clone counts for nothing: the first clone may go on, too."""
+    return Fenced(f"this clone is a copy, or was moved: the turn is {token.holder}'s")
