@@ -33,7 +33,7 @@ def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     survey = ports.work.survey(view.tip, now, entry.carry)
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
-    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
+    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment, ports.bus.settings())
     return Claiming(claim, survey.tree, ports.bus.offer(claim, now), entry.carry, survey.uncommitted)
 
 

@@ -67,13 +67,17 @@ class Heart:
         while True:
             yield self._loop.after(self._seconds, lambda: None)
             count += 1
-            reached = yield from self._beat(claim, count)
+            reached = self._is_same_remote(claim) and (yield from self._beat(claim, count))
             now = self._loop.clock.monotonic()
             if reached:
                 last, warned = now, False
             elif now - last >= self._alarm and not warned:
                 warned = True
                 self._tell("lease", f"no sign of life has reached {self._remote.name} for {now - last:.0f} s; going on")
+
+    def _is_same_remote(self, claim: Claim) -> bool:
+        """Tell whether the agent has left the way to the remote alone: another one's answer says nothing."""
+        return claim.settings in (None, self._bus.settings())
 
     def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
         looked = self._git.reach("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from orchestration import failpoints, state
+from orchestration import failpoints, fingerprint, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
 from orchestration.errors import Refused
@@ -117,6 +117,10 @@ class RemoteBus:
 
     # --- the claim ---------------------------------------------------------------------------------------------------
 
+    def settings(self) -> dict[str, str]:
+        """Return the configuration that reaching the remote depends on."""
+        return fingerprint.taken(self._git, self.remote.name)
+
     def offer(self, claim: Claim, now: State) -> str:
         """Build the claim's commit; nothing refers to it yet."""
         after = state.running(now, claim.token, claim.base, datetime.fromisoformat(claim.claimed_at))
@@ -157,8 +161,10 @@ class RemoteBus:
 
         Raises:
             Unreachable: the remote did not answer.
+            Refused: the configuration is not as it was, so that another remote might be asked.
 
         """
+        fingerprint.require_same(claim.settings, self.settings())
         tip = self.remote.tip()
         if not self._owns(claim.token, tip):
             return self._fenced(tip)

@@ -19,6 +19,7 @@ from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import TurnEnded, TurnStarted
+from orchestration.fingerprint import require_same
 from orchestration.gates import run_gates
 from orchestration.halt import Halt
 from orchestration.journal import (
@@ -206,8 +207,14 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
 
 
 def settle(ports: Ports, entry: Stamped) -> Step:
-    """Publish the hand-off; when somebody committed meanwhile, make it anew on top."""
+    """Publish the hand-off; when somebody committed meanwhile, make it anew on top.
+
+    Raises:
+        Refused: the agent changed where it would be published to.
+
+    """
     checked = entry.checked
+    require_same(checked.turn.claim.settings, ports.bus.settings())
     answer = ports.bus.settle(entry.hand_off)
     if isinstance(answer, Moved):
         return replace(checked, work_head=answer.tip, on=answer.on or checked.on)
