@@ -48,6 +48,11 @@ def taken(git: Git, remote: str) -> dict[str, str]:
     return {name: _shown(name, values) for name, values in found.items()}
 
 
+def address(settings: Mapping[str, str] | None) -> str | None:
+    """Return the address of the remote that was noted."""
+    return next((value for name, value in (settings or {}).items() if name.endswith(".url")), None)
+
+
 def _shown(name: str, values: list[str]) -> str:
     if _ADDRESS.fullmatch(name):
         return " ".join(_LOGIN.sub("", value) for value in values)

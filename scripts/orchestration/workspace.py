@@ -173,6 +173,23 @@ def _machine() -> str:
         return "unknown"
 
 
+def require_own_folder(place: Workspace, address: str | None) -> None:
+    """Refuse to go on in a clone whose git dir was taken away; a write would make a hollow one in its place.
+
+    Raises:
+        Refused: code `repository-gone`; `address` is where another clone can be had.
+
+    """
+    if place.own.is_dir() or not place.git:
+        return
+    fresh = f"`git clone --no-checkout {address or 'ADDRESS'} fresh && mv fresh/.git . && git reset`"
+    raise Refused(
+        f"the git dir of {place.top} is gone; every file of the work tree is as the agent left it",
+        code="repository-gone",
+        remedy=f"if it was moved away, move it back and start again; if it is lost: {fresh}",
+    )
+
+
 def boot_id() -> str:
     """Return what changes with every start of the machine; "" where the system does not tell."""
     try:
