@@ -4,9 +4,8 @@ Every call is a child in the one loop, never waited for: a remote that stalls mu
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from orchestration.errors import Refused
 from orchestration.event_loop import Timer
 from orchestration.journal import Claim
 from orchestration.process import Started
@@ -93,8 +92,7 @@ class Heart:
         if refs.tip is None or not self._git.has(refs.tip):
             self.lost = f"the branch {self._remote.branch} of {self._remote.name} is gone or was moved back"
             return True
-        with suppress(Refused):  # a damaged state says nothing of who owns the turn: the hand-off decides
-            self.lost = self._bus.taken_by(claim, refs.tip)
+        self.lost = self._bus.taken_by(claim, refs.tip)
         if self.lost:
             return True
         text = f"{claim.token.epoch} {claim.token.nonce} {count}"

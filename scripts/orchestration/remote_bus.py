@@ -95,16 +95,16 @@ class RemoteBus:
         return beat if now.nonce and f" {now.nonce} " in beat else ""
 
     def taken_by(self, claim: Claim, tip: str) -> str | None:
-        """Return who owns the turn by the state of `tip`, None if nobody took it from us.
+        """Return who owns the turn by the state of `tip`, None if nobody took it from us, or it is damaged."""
+        return self._fenced(tip).why if self._is_taken(claim.token, tip) else None
 
-        Raises:
-            Refused: the state is damaged.
-
-        """
-        now = self.state_at(tip)
-        if now.epoch < claim.token.epoch or now.nonce == claim.token.nonce:
-            return None
-        return self._fenced(tip).why
+    def _is_taken(self, token: Token, tip: str) -> bool:
+        """Tell whether a tip's state, if it can be read, carries a newer token."""
+        try:
+            now = self.state_at(tip)
+        except Refused:
+            return False
+        return now.epoch >= token.epoch and now.nonce != token.nonce
 
     def state_at(self, value: str) -> State:
         """Read the state of a commit.
@@ -141,10 +141,10 @@ class RemoteBus:
             trouble = self.remote.push(offer, claim.base)
             failpoints.hit("claim.after_push")
             if trouble is None:
-                return self._claimed(claim, offer)
+                return self._claimed(claim, offer, offer)
         tip = self.remote.tip()
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
-            return self._claimed(claim, offer)
+            return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
             return Lost()
         self._tip = tip
@@ -152,7 +152,8 @@ class RemoteBus:
             return self.claim(claim, offer)
         raise raised(trouble)
 
-    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+    def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
+        self._tip = tip  # the lease of the hand-off's push
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
@@ -165,11 +166,30 @@ class RemoteBus:
 
         """
         fingerprint.require_same(claim.settings, self.settings())
-        tip = self.remote.tip()
+        tip = self._tip_of(claim.token)
         if not self._owns(claim.token, tip):
             return self._fenced(tip)
         self._tip = tip
         return None
+
+    def _tip_of(self, token: Token) -> str:
+        """Read the remote's tip in a turn: also the claim as the turn's own agent has rewritten it and forced it there.
+
+        Nothing is lost then, since a rescue ref holds what the agent made, and the hand-off contains both.
+
+        Raises:
+            Unreachable: the remote did not answer.
+            Refused: the branch is gone or rewound.
+
+        """
+        try:
+            return self.remote.tip()
+        except Refused:
+            tip = self.remote.refs().tip or ""
+            if not (tip and self._git.has(tip) and self._owns(token, tip) and is_rescued(self._git, tip)):
+                raise
+            self.remote.saw(tip)
+            return tip
 
     def _owns(self, token: Token, tip: str) -> bool:
         """Tell whether a tip's state carries this token."""
@@ -207,11 +227,13 @@ class RemoteBus:
         tip, self._tip = self._tip, None
         landed = False
         if tip is None:  # after a restart
-            tip = self.remote.tip()
+            tip = self._tip_of(self._token(hand_off)) if self._git.has(hand_off.commit) else self.remote.tip()
             if not self._git.has(hand_off.commit):
                 return Moved(hand_off.parent)  # nothing referred to it, and somebody has pruned
             landed = self._git.is_ancestor(hand_off.commit, tip)
         while not landed:
+            if self._is_taken(self._token(hand_off), tip):  # also where the agent has pulled it into its work
+                return self._fenced(tip)
             if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
                 return self._merged(hand_off, tip) if self._owns(self._token(hand_off), tip) else self._fenced(tip)
             tip = self._push(hand_off, tip)
@@ -233,7 +255,7 @@ class RemoteBus:
         failpoints.hit("settle.after_push")
         if trouble is None:
             return hand_off.commit
-        found = self.remote.tip()
+        found = self._tip_of(self._token(hand_off))
         if found == tip:
             raise raised(trouble)
         return found
