@@ -16,6 +16,7 @@ from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
+from orchestration.last_valid import last_valid, restoring
 from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
 from orchestration.remote import Remote, raised
@@ -61,13 +62,26 @@ class RemoteBus:
         """
         self._tip = None
         tip = self.remote.tip()
-        view = self.local.read(tip, epoch=epoch, iteration=iteration)
+        try:
+            view = self.local.read(tip, epoch=epoch, iteration=iteration)
+        except Refused as error:
+            raise self._with_last_valid(error, tip, epoch, iteration) from None
         self._tip = tip
         return view
 
     def offline(self) -> LocalBus:
         """Return the bus of the branch in this clone."""
         return self.local
+
+    def _with_last_valid(self, error: Refused, tip: str, epoch: int, iteration: int) -> Refused:
+        """Return a refusal of a damaged state with the command that mends it here."""
+        found = last_valid(self._git, tip, self._path, epoch=epoch, iteration=iteration)
+        if found is None or error.code == "state-future":  # that one is not damaged: it is newer than this program
+            return error
+        remedy = restoring(found, self._path, self.remote.name, self.branch)
+        if error.code == "state-not-committed":  # it was, and the file here is of then
+            return Refused(f"{self._path} is missing on {self.branch}", code="state-missing", remedy=remedy)
+        return Refused(error.message, code=error.code, remedy=remedy)
 
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
