@@ -15,6 +15,7 @@ from typing import NamedTuple
 import click
 
 import config_reference
+import faults
 from orchestration import config_schema
 from orchestration.cli import cli
 from pages import ROOT, Page, pages, read
@@ -131,6 +132,11 @@ def testing_guide() -> str:
     return _replaced(read(ROOT / "docs/TESTING_GUIDE.md").text, "test registry", f"{total}\n\n{table}")
 
 
+def faults_page() -> str:
+    """Return the page of the faults with the tests of today."""
+    return _replaced(read(ROOT / "docs/faults.md").text, "faults", faults.table(selectors()))
+
+
 def suite_index() -> str:
     """Return the page that tells every test as a sentence."""
     intro = (
@@ -187,6 +193,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/configuration.md": config_reference.page,
     "docs/TESTING_GUIDE.md": testing_guide,
     "docs/development/TEST_SUITE_INDEX.md": suite_index,
+    "docs/faults.md": faults_page,
     "docs/index.md": index,  # reads the others: last
 }
 """Each page that is written from the code, wholly or in part, and what writes it."""

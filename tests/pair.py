@@ -105,12 +105,15 @@ class Pair:
 
     # --- the promises ------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Assert the invariants I1 to I5 of the hand-off on the real repositories."""
+    def check(self, forced: int = 0) -> None:
+        """Assert the invariants I1 to I5 of the hand-off on the real repositories.
+
+        The branch was moved back `forced` times, by a plain `git push --force` or `update-ref` of the test itself.
+        """
         stamps = self.stamps()
         self._check_epochs(stamps)
         self._check_hand_offs([stamp for stamp in stamps if stamp.kind == "hand-off"])
-        self._check_forward()
+        self._check_forward(forced)
         self._check_nothing_lost()
         for clone in (self.hub, *self.clones()):
             clone.git("fsck", "--connectivity-only")
@@ -135,11 +138,11 @@ class Pair:
         for (before, whose), (after, next_) in pairwise(turns):
             assert (next_, after) == (("ralph", before) if whose == "galph" else ("galph", before + 1)), turns
 
-    def _check_forward(self) -> None:
-        """I5: the branch only ever moved forward (but for what a test itself did with plain git push --force)."""
+    def _check_forward(self, forced: int) -> None:
+        """I5: the branch only ever moved forward, but for what the test itself did."""
         moves = self.hub.git("reflog", "show", "--format=%H", "refs/heads/main").split()
-        for newer, older in pairwise(moves):
-            self.hub.git("merge-base", "--is-ancestor", older, newer)
+        back = [(older, newer) for newer, older in pairwise(moves) if self.hub.git("merge-base", older, newer) != older]
+        assert len(back) == forced, back
 
     def _check_nothing_lost(self) -> None:
         """I3: every commit that a local HEAD ever had is reachable from the remote's branch or a ref of its clone."""

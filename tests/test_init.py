@@ -812,8 +812,6 @@ def test_undo_takes_a_pause_along_beside_another_way_to_run(
 def test_without_git_files_are_written_where_they_belong_and_taken_back(tmp_path: Path, capsys: Capture) -> None:
     project = Project(tmp_path / "plain")
     project.path.mkdir()
-    (tmp_path / "elsewhere").mkdir()
-    (project.path / "logs").symlink_to(tmp_path / "elsewhere")
     assert script(project, capsys, "init", "--no-git")["written"] == WRITTEN
     assert project.call("run", "-n", "1", "-q", "--agent", project.agent(QUIET)) == 0
     project.write("prompts/main.md", "my own words\n")

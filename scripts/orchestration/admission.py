@@ -12,6 +12,7 @@ from orchestration.journal import Claim, Claimed, Claiming, Idle
 from orchestration.ports import Ports, Step
 from orchestration.standstill import require_own, standstill
 from orchestration.state import State, Token
+from orchestration.workspace import refuse_links
 
 
 def open_turn(ports: Ports, entry: Idle) -> Step:
@@ -30,10 +31,12 @@ def _others_turn(ports: Ports, now: State) -> Wait | None:
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     now = view.state
+    refuse_links(ports.workspace, ports.config.state_file)  # the survey would call it a changed file
     survey = ports.work.survey(view.tip, now, entry.carry)
+    refuse_links(ports.workspace, ports.config.logs_dir)  # the survey may have brought one, or its end
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
-    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
+    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment, ports.bus.settings())
     return Claiming(claim, survey.tree, ports.bus.offer(claim, now), entry.carry, survey.uncommitted)
 
 

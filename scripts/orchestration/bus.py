@@ -85,6 +85,9 @@ class Bus(Protocol):
 
         """
 
+    def settings(self) -> dict[str, str] | None:
+        """Return the configuration that publishing depends on; None: nothing is published."""
+
     def offer(self, claim: Claim, now: State) -> str:
         """Build the value that claims the turn, or name the one that the claim leaves as it is."""
 

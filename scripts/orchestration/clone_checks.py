@@ -20,7 +20,7 @@ from orchestration.reaper import survivors
 from orchestration.remote_bus import RemoteBus
 from orchestration.sharing import obstacles
 from orchestration.standstill import require_own, standstill
-from orchestration.workspace import refuse_operation
+from orchestration.workspace import refuse_links, refuse_operation
 
 
 def repository(scene: Scene) -> Iterator[Finding]:
@@ -83,6 +83,7 @@ def state(scene: Scene) -> Iterator[Finding]:
     """Read the committed state, and say what stands in the way of the next turn."""
     now = scene.view.state
     require_own(now, scene.branch)
+    refuse_links(scene.workspace, scene.config.state_file, scene.config.logs_dir)
     halt = standstill(scene.bus, now)
     option = scene.workspace.option
     paused = Control(scene.workspace.control).stands(Request.PAUSE)

@@ -69,6 +69,9 @@ class FileBus:
         """
         raise running_elsewhere(now, self.remedy(now))
 
+    def settings(self) -> None:
+        """Depend on nothing."""
+
     def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
         """Name the value that stays."""
         return claim.base

@@ -4,9 +4,8 @@ Every call is a child in the one loop, never waited for: a remote that stalls mu
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from orchestration.errors import Refused
 from orchestration.event_loop import Timer
 from orchestration.journal import Claim
 from orchestration.process import Started
@@ -67,13 +66,17 @@ class Heart:
         while True:
             yield self._loop.after(self._seconds, lambda: None)
             count += 1
-            reached = yield from self._beat(claim, count)
+            reached = self._is_same_remote(claim) and (yield from self._beat(claim, count))
             now = self._loop.clock.monotonic()
             if reached:
                 last, warned = now, False
             elif now - last >= self._alarm and not warned:
                 warned = True
                 self._tell("lease", f"no sign of life has reached {self._remote.name} for {now - last:.0f} s; going on")
+
+    def _is_same_remote(self, claim: Claim) -> bool:
+        """Tell whether the agent has left the way to the remote alone: another one's answer says nothing."""
+        return claim.settings in (None, self._bus.settings())
 
     def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
         looked = self._git.reach("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)
@@ -89,8 +92,7 @@ class Heart:
         if refs.tip is None or not self._git.has(refs.tip):
             self.lost = f"the branch {self._remote.branch} of {self._remote.name} is gone or was moved back"
             return True
-        with suppress(Refused):  # a damaged state says nothing of who owns the turn: the hand-off decides
-            self.lost = self._bus.taken_by(claim, refs.tip)
+        self.lost = self._bus.taken_by(claim, refs.tip)
         if self.lost:
             return True
         text = f"{claim.token.epoch} {claim.token.nonce} {count}"

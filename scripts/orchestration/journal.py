@@ -18,7 +18,7 @@ class Claim(msgspec.Struct, frozen=True):
     """Who owns which turn: made before anything else happens.
 
     `base` is the value of the bus's register that the turn begins on: a commit, or the file's text. `claimed_at` is
-    ISO 8601.
+    ISO 8601. `settings` is the configuration that publishing depends on, None where nothing is published.
     """
 
     actor: Actor
@@ -27,6 +27,7 @@ class Claim(msgspec.Struct, frozen=True):
     branch: str
     base: str
     claimed_at: str
+    settings: dict[str, str] | None = None
 
     @property
     def stamp(self) -> str:

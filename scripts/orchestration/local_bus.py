@@ -18,7 +18,7 @@ from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 from orchestration.tree import REGULAR, Change, File
-from orchestration.workspace import Workspace
+from orchestration.workspace import Workspace, refuse_links
 
 _BACK = "if the branch was moved back on purpose, go on from there: `orchestrator init --adopt`"
 
@@ -37,6 +37,8 @@ class LocalBus:
     def __init__(self, git: Git, workspace: Workspace, branch: str, state_file: str) -> None:
         self.branch = branch
         self._git = git
+        self._place = workspace
+        self._state_file = state_file
         self._file = workspace.root / state_file
         self._path = workspace.in_git(state_file)
         self._ref = f"refs/heads/{branch}"
@@ -116,6 +118,9 @@ class LocalBus:
         """
         raise running_elsewhere(now, self.remedy(now))
 
+    def settings(self) -> None:
+        """Depend on nothing."""
+
     def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
         """Name the value that stays."""
         return claim.base
@@ -173,13 +178,19 @@ class LocalBus:
         return Moved(tip)
 
     def refresh(self, tip: str) -> None:
-        """Give index and work tree the state of `tip`, where this work tree has the branch checked out."""
+        """Give index and work tree the state of `tip`, where this work tree has the branch checked out.
+
+        Raises:
+            Refused: the file's folder has become a link, and what it leads to is nobody's to write to.
+
+        """
         if not self._git.has_checked_out(self.branch):
             return
         data = self._git.blobs([f"{tip}:{self._path}"])[0]
         blob = self._git.resolve(f"{tip}:{self._path}")
         if data is None or blob is None:
             return
+        refuse_links(self._place, self._state_file, itself=False)
         index_is_set = self._git.setting_index([Change(REGULAR, blob, self._path)])
         if not self._file.is_file() or self._file.is_symlink() or self._file.read_bytes() != data:
             files.replace(self._file, data)

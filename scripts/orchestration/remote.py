@@ -107,7 +107,7 @@ class Remote:
             return tip
         done = self._call("fetch", *self.fetching())
         if done.code:
-            self._refuse_rewind(done)
+            self._refuse_rewind(tip)
             raise self._unreachable(done)
         return self.git.resolve(self.seen) or tip
 
@@ -149,9 +149,10 @@ class Remote:
             remedy=f"if by mistake: `git push {self.name} {seen}:{self.ref}`; else `git update-ref -d {self.seen}`",
         )
 
-    def _refuse_rewind(self, done: Completed) -> None:
-        if b"(non-fast-forward)" in done.stderr or b"would clobber" in done.stderr:
-            seen = self.git.resolve(self.seen) or ""
+    def _refuse_rewind(self, tip: str) -> None:
+        """Refuse a tip that lacks what was seen; a quiet fetch brings its objects, and does not say why it stops."""
+        seen = self.git.resolve(self.seen)
+        if seen and self.git.has(tip) and not self.git.is_ancestor(seen, tip):
             raise Refused(
                 f"the branch {self.branch} of {self.name} was moved back or rewritten: "
                 f"it no longer contains {seen[:10]}, which this clone has seen",
@@ -169,7 +170,7 @@ class Remote:
         """Move the branch from `expected` to `commit`; None: it is there now.
 
         The lease switches git's own fast-forward check off: the caller has made sure that `commit` contains
-        `expected`.
+        `expected`. What is there now counts as seen: whoever takes it back has rewound the branch.
         """
         if uses_lfs(self.git):  # its own upload is a hook, and no hook of a clone runs here
             done = self._call("lfs", "push", self.name, commit)
@@ -178,8 +179,12 @@ class Remote:
         done = self._call(*self.pushing(self.ref, commit, expected))
         if classify(done) is not Kind.OK:
             return trouble(done, self.name, self.branch)
-        self.git.call("update-ref", self.seen, commit)  # who takes it away again is noticed; and it need not be fetched
+        self.saw(commit)
         return None
+
+    def saw(self, commit: str) -> None:
+        """Note where the remote's branch is: who takes it away again is noticed, and it need not be fetched."""
+        self.git.call("update-ref", self.seen, commit)
 
     def try_push(self, commit: str) -> Trouble | None:
         """See whether the remote would take a push at all, as far as it tells before one; nothing is moved."""

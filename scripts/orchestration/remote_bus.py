@@ -9,13 +9,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from orchestration import failpoints, state
+from orchestration import failpoints, fingerprint, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
+from orchestration.last_valid import last_valid, restoring
 from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
 from orchestration.remote import Remote, raised
@@ -61,13 +62,26 @@ class RemoteBus:
         """
         self._tip = None
         tip = self.remote.tip()
-        view = self.local.read(tip, epoch=epoch, iteration=iteration)
+        try:
+            view = self.local.read(tip, epoch=epoch, iteration=iteration)
+        except Refused as error:
+            raise self._with_last_valid(error, tip, epoch, iteration) from None
         self._tip = tip
         return view
 
     def offline(self) -> LocalBus:
         """Return the bus of the branch in this clone."""
         return self.local
+
+    def _with_last_valid(self, error: Refused, tip: str, epoch: int, iteration: int) -> Refused:
+        """Return a refusal of a damaged state with the command that mends it here."""
+        found = last_valid(self._git, tip, self._path, epoch=epoch, iteration=iteration)
+        if found is None or error.code == "state-future":  # that one is not damaged: it is newer than this program
+            return error
+        remedy = restoring(found, self._path, self.remote.name, self.branch)
+        if error.code == "state-not-committed":  # it was, and the file here is of then
+            return Refused(f"{self._path} is missing on {self.branch}", code="state-missing", remedy=remedy)
+        return Refused(error.message, code=error.code, remedy=remedy)
 
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
@@ -95,16 +109,16 @@ class RemoteBus:
         return beat if now.nonce and f" {now.nonce} " in beat else ""
 
     def taken_by(self, claim: Claim, tip: str) -> str | None:
-        """Return who owns the turn by the state of `tip`, None if nobody took it from us.
+        """Return who owns the turn by the state of `tip`, None if nobody took it from us, or it is damaged."""
+        return self._fenced(tip).why if self._is_taken(claim.token, tip) else None
 
-        Raises:
-            Refused: the state is damaged.
-
-        """
-        now = self.state_at(tip)
-        if now.epoch < claim.token.epoch or now.nonce == claim.token.nonce:
-            return None
-        return self._fenced(tip).why
+    def _is_taken(self, token: Token, tip: str) -> bool:
+        """Tell whether a tip's state, if it can be read, carries a newer token."""
+        try:
+            now = self.state_at(tip)
+        except Refused:
+            return False
+        return now.epoch >= token.epoch and now.nonce != token.nonce
 
     def state_at(self, value: str) -> State:
         """Read the state of a commit.
@@ -116,6 +130,10 @@ class RemoteBus:
         return self.local.state_at(value)
 
     # --- the claim ---------------------------------------------------------------------------------------------------
+
+    def settings(self) -> dict[str, str]:
+        """Return the configuration that reaching the remote depends on."""
+        return fingerprint.taken(self._git, self.remote.name)
 
     def offer(self, claim: Claim, now: State) -> str:
         """Build the claim's commit; nothing refers to it yet."""
@@ -160,12 +178,33 @@ class RemoteBus:
 
         Raises:
             Unreachable: the remote did not answer.
+            Refused: the configuration is not as it was, so that another remote might be asked.
 
         """
         if claim.token.holder != self._holder:
             return _of_another(claim.token)
-        tip = self.remote.tip()
+        fingerprint.require_same(claim.settings, self.settings())
+        tip = self._tip_of(claim.token)
         return None if self._owns(claim.token, tip) else self._fenced(tip)
+
+    def _tip_of(self, token: Token) -> str:
+        """Read the remote's tip in a turn: also the claim as the turn's own agent has rewritten it and forced it there.
+
+        Nothing is lost then, since a rescue ref holds what the agent made, and the hand-off contains both.
+
+        Raises:
+            Unreachable: the remote did not answer.
+            Refused: the branch is gone or rewound.
+
+        """
+        try:
+            return self.remote.tip()
+        except Refused:
+            tip = self.remote.refs().tip or ""
+            if not (tip and self._git.has(tip) and self._owns(token, tip) and is_rescued(self._git, tip)):
+                raise
+            self.remote.saw(tip)
+            return tip
 
     def _owns(self, token: Token, tip: str) -> bool:
         """Tell whether a tip's state carries this token."""
@@ -203,13 +242,15 @@ class RemoteBus:
         tip, self._tip = self._tip, None
         landed = False
         if tip is None:  # after a restart
-            tip = self.remote.tip()
+            tip = self._tip_of(self._token(hand_off)) if self._git.has(hand_off.commit) else self.remote.tip()
             if not self._git.has(hand_off.commit):
                 return Moved(hand_off.parent)  # nothing referred to it, and somebody has pruned
             if self._token(hand_off).holder != self._holder:
                 return _of_another(self._token(hand_off))
             landed = self._git.is_ancestor(hand_off.commit, tip)
         while not landed:
+            if self._is_taken(self._token(hand_off), tip):  # also where the agent has pulled it into its work
+                return self._fenced(tip)
             if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
                 return self._merged(hand_off, tip) if self._owns(self._token(hand_off), tip) else self._fenced(tip)
             tip = self._push(hand_off, tip)
@@ -231,7 +272,7 @@ class RemoteBus:
         failpoints.hit("settle.after_push")
         if trouble is None:
             return hand_off.commit
-        found = self.remote.tip()
+        found = self._tip_of(self._token(hand_off))
         if found == tip:
             raise raised(trouble, self.remote.name)
         return found

@@ -69,6 +69,9 @@ class SoloBus:
     def elsewhere(self, now: State) -> None:
         """Let it be: whose turn it is does not matter."""
 
+    def settings(self) -> None:
+        """Depend on nothing."""
+
     def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
         """Name the value that stays."""
         return claim.base

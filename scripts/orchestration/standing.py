@@ -11,7 +11,7 @@ from orchestration.halt import Halt
 from orchestration.journal import Entry, Idle, claim_of
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns, require_own, standstill
-from orchestration.workspace import Workspace
+from orchestration.workspace import Workspace, refuse_links
 
 
 class Ground(NamedTuple):
@@ -25,8 +25,8 @@ class Ground(NamedTuple):
 
 
 def refusals(ground: Ground) -> Iterator[OrchestrationError]:
-    """Yield what turns and state in the way of a start say, in the order in which it would meet them."""
-    return _raised(ground, (_other_turn, _own_turn, _state))
+    """Yield what turns, paths and state in the way of a start say, in the order in which it would meet them."""
+    return _raised(ground, (_other_turn, _own_turn, _links, _state))
 
 
 def of_turns(ground: Ground) -> Iterator[OrchestrationError]:
@@ -50,6 +50,11 @@ def _own_turn(ground: Ground) -> None:
     claim = claim_of(ground.entry)
     if claim and ground.place.git:
         require_checked_out(ground.git, claim)
+
+
+def _links(ground: Ground) -> None:
+    if isinstance(ground.entry, Idle):
+        refuse_links(ground.place, ground.config.state_file, ground.config.logs_dir)
 
 
 def _state(ground: Ground) -> None:

@@ -19,6 +19,7 @@ from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import TurnEnded, TurnStarted
+from orchestration.fingerprint import address, require_same
 from orchestration.gates import run_gates
 from orchestration.halt import Halt
 from orchestration.journal import (
@@ -42,6 +43,7 @@ from orchestration.process import Why
 from orchestration.router import RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
 from orchestration.state import Actor, Failure
+from orchestration.workspace import require_own_folder
 
 _INTERRUPTED = (
     b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
@@ -147,6 +149,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
     with ports.watched(claim) as lost:
         result = ports.runner.run(job, before_stop, lost)
+    require_own_folder(ports.workspace, address(claim.settings))
     fields: dict[str, Any] = {
         "iteration": claim.iteration,
         "actor": claim.actor,
@@ -206,8 +209,14 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
 
 
 def settle(ports: Ports, entry: Stamped) -> Step:
-    """Publish the hand-off; when somebody committed meanwhile, make it anew on top."""
+    """Publish the hand-off; when somebody committed meanwhile, make it anew on top.
+
+    Raises:
+        Refused: the agent changed where it would be published to.
+
+    """
     checked = entry.checked
+    require_same(checked.turn.claim.settings, ports.bus.settings())
     answer = ports.bus.settle(entry.hand_off)
     if isinstance(answer, Moved):
         return replace(checked, work_head=answer.tip, on=answer.on or checked.on)

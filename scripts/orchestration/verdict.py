@@ -93,7 +93,12 @@ class Judge:
             self.tell("not-kept", f"neither committed nor in a rescue ref: {listed(left_out)} ({why})")
 
     def _taken_over(self, claim: Claim, tip: str) -> str | None:
-        """Return who took the turn while the agent ran: a valid state with a newer epoch on the branch."""
+        """Return who took the turn while the agent ran: a valid state with a newer epoch on the branch.
+
+        Where the turn is shared, this branch is only a copy that the agent may write to: the hand-off asks the remote.
+        """
+        if claim.settings is not None:
+            return None
         try:
             now = self._bus.state_at(tip)
         except Refused:

@@ -89,13 +89,15 @@ def workspace(found: Found, *, git: bool, state_file: str) -> Workspace:
     """Return the folders to work with.
 
     Raises:
-        OrchestrationError: the turn is to live in git, and there is no repository.
+        OrchestrationError: the turn is to live in git, and there is no repository; or without, behind a link.
 
     """
     beside = (found.root / state_file).parent / _BESIDE
     if not git:
         locks = [beside, found.repository[1]] if found.repository else [beside]
-        return Workspace(found.root, found.root, beside, beside / _JOURNAL, locks, git=False)
+        place = Workspace(found.root, found.root, beside, beside / _JOURNAL, locks, git=False)
+        refuse_links(place, state_file, itself=False)  # our own folder lies there, too
+        return place
     if found.repository is None:
         raise found.missing or AssertionError
     top, own = found.repository
@@ -171,6 +173,46 @@ def _machine() -> str:
         return Path("/etc/machine-id").read_text(encoding="ascii").strip()
     except OSError:
         return "unknown"
+
+
+def refuse_links(place: Workspace, *paths: str, itself: bool = True) -> None:
+    """Refuse to write to a path of the project through a symbolic link: it may lead anywhere.
+
+    Args:
+        place: the project's folders.
+        paths: relative to the project.
+        itself: also where the last part of the path is the link, and not only a folder on the way.
+
+    Raises:
+        Refused: code `path-linked`.
+
+    """
+    for path in map(Path, paths):
+        for part in [*reversed(path.parents), path][1 : None if itself else -1]:
+            if (place.root / part).is_symlink():
+                to = (place.root / part).readlink()
+                raise Refused(
+                    f"{part} is a symbolic link to {to}, and {path} must not lie behind one",
+                    code="path-linked",
+                    remedy="put the folder or file itself there; or name another place: `state_file`, `logs_dir`",
+                )
+
+
+def require_own_folder(place: Workspace, address: str | None) -> None:
+    """Refuse to go on in a clone whose git dir was taken away; a write would make a hollow one in its place.
+
+    Raises:
+        Refused: code `repository-gone`; `address` is where another clone can be had.
+
+    """
+    if place.own.is_dir() or not place.git:
+        return
+    fresh = f"`git clone --no-checkout {address or 'ADDRESS'} fresh && mv fresh/.git . && git reset`"
+    raise Refused(
+        f"the git dir of {place.top} is gone; every file of the work tree is as the agent left it",
+        code="repository-gone",
+        remedy=f"if it was moved away, move it back and start again; if it is lost: {fresh}",
+    )
 
 
 def boot_id() -> str:
