@@ -137,10 +137,10 @@ class RemoteBus:
             trouble = self.remote.push(offer, claim.base)
             failpoints.hit("claim.after_push")
             if trouble is None:
-                return self._claimed(claim, offer)
+                return self._claimed(claim, offer, offer)
         tip = self.remote.tip()
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
-            return self._claimed(claim, offer)
+            return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
             return Lost()
         self._tip = tip
@@ -148,7 +148,8 @@ class RemoteBus:
             return self.claim(claim, offer)
         raise raised(trouble, self.remote.name)
 
-    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+    def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
+        self._tip = tip  # the hand-off's push names it
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
