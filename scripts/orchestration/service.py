@@ -176,7 +176,7 @@ def _watch(remote: Remote, loop: Loop, stack: ExitStack) -> None:
     """Have what happens in a remote on this machine wake the loop, so that nobody waits for the next poll."""
     folder = remote.folder()
     if folder:
-        stack.enter_context(watching(folder / "refs", loop.wake, below=True))
+        stack.enter_context(watching(folder / "refs", loop.wake, refs=True))
 
 
 @dataclass(frozen=True)
