@@ -121,8 +121,11 @@ class Remote:
         return self.git.resolve(self.seen) or tip
 
     def fetching(self) -> tuple[str, ...]:
-        """Return the arguments of the fetch; without a `+` it refuses to go back."""
-        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+        """Return the arguments of the fetch; without a `+` it refuses to go back.
+
+        The person's remote-tracking branch stays as they fetched it: their own `--force-with-lease` may rely on it.
+        """
+        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=")
         return *quiet, self.name, f"{self.ref}:{self.seen}"
 
     def beat(self, role: str) -> str:
