@@ -21,11 +21,17 @@ def merged(git: Git, ours: str, theirs: str) -> tuple[str, list[str]]:
 
 
 def fast_forward(git: Git, branch: str, to: str) -> bool:
-    """Move a branch forward, and the work tree with it where it is checked out; False: files are in the way."""
+    """Move a branch forward, and the work tree with it where it is checked out.
+
+    False: `to` does not contain the branch, or files are in the way. A branch that is ahead stays, which is true.
+    """
     if git.has_checked_out(branch):
         return git.call("merge", "--ff-only", "--quiet", "--no-stat", "--no-verify-signatures", to).code == 0
     ref = f"refs/heads/{branch}"
-    return git.update_ref(ref, to, git.resolve(ref) or "", "orchestrator: follow the remote")
+    here = git.resolve(ref) or ""
+    if here and not git.is_ancestor(here, to):
+        return git.is_ancestor(to, here)
+    return git.update_ref(ref, to, here, "orchestrator: follow the remote")
 
 
 def is_rescued(git: Git, commit: str) -> bool:

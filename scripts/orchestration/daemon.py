@@ -98,6 +98,8 @@ class Daemon:
 
     def _step(self, ports: Ports, entry: Entry) -> Entry | Halt:
         """Do the next step; where it has to wait for somebody, wait a while and stay at the same entry."""
+        self._loop.listen()
+        self._loop.woken = False  # what has woken us until now, this step sees; what comes meanwhile may be too late
         try:
             step = self._fenced(ports, entry) or STEPS[type(entry)](ports, entry)
         except Unreachable as trouble:
@@ -156,8 +158,6 @@ class Daemon:
         while not (rung or self._stops.now() or requests.stands(Request.STOP) or (until_woken and self._loop.woken)):
             self._loop.step()
         timer.cancel()
-        if until_woken:
-            self._loop.woken = False
 
     def count(self, event: AnyEvent) -> None:
         """Count finished turns, for limits and the closing line."""

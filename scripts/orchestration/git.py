@@ -331,9 +331,17 @@ class Git:
         parents = [word for parent in commit.parents for word in ("-p", parent)]
         return self.ask("commit-tree", commit.tree, *parents, "-F", "-", stdin=commit.message.encode())
 
-    def update_ref(self, ref: str, new: str, old: str, why: str) -> bool:
-        """Compare-and-swap a ref; `old` may be "" for a ref that must not exist. False: it was not `old`."""
-        done = self.call("update-ref", "-m", why, "--create-reflog", ref, new, old)
+    def update_ref(self, ref: str, new: str, old: str, why: str, besides: str | None = None) -> bool:
+        """Compare-and-swap a ref; `old` may be "" for a ref that must not exist. False: it was not `old`.
+
+        With it, or not at all, the ref `besides` goes to `new`, whatever it was.
+        """
+        how = ("update-ref", "-m", why, "--create-reflog")
+        if besides:
+            rows = f"update {ref}\0{new}\0{old or '0' * len(new)}\0update {besides}\0{new}\0\0"
+            done = self.call(*how, "--stdin", "-z", stdin=os.fsencode(rows))
+        else:
+            done = self.call(*how, ref, new, old)
         if done.code == 0:
             return True
         if (self.resolve(ref) or "") == old:
@@ -345,9 +353,10 @@ class Git:
         self.ask("update-ref", "-d", ref, old)
 
     def locks(self, branch: str) -> list[Path]:
-        """Return the locks that stand in the way of index, HEAD and branch."""
+        """Return the locks that stand in the way of index, HEAD, and the branch here and as it was seen at a remote."""
         if branch not in self._locks:
-            names = ("index.lock", "HEAD.lock", f"refs/heads/{branch}.lock", "packed-refs.lock")
+            refs = (f"refs/heads/{branch}.lock", f"refs/orchestration/seen/{branch}.lock")
+            names = ("index.lock", "HEAD.lock", *refs, "packed-refs.lock")
             asked = [word for name in names for word in ("--git-path", name)]
             self._locks[branch] = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
         return [path for path in self._locks[branch] if path.exists()]

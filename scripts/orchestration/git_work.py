@@ -58,8 +58,7 @@ class GitWork:
         if not (goes_on or self._config.allow_dirty):
             self._require_clean(dirt, carry)
         if dirt.head != base:
-            self._catch_up(dirt, base)
-            dirt = self._git.dirt()
+            dirt = self._catch_up(dirt, base)
         tree = self._collector.snapshot(dirt)
         return Survey(tree, tree != self._git.tree(base))
 
@@ -74,15 +73,19 @@ class GitWork:
                 remedy=f"`git switch {wanted}`",
             )
 
-    def _catch_up(self, dirt: Dirt, base: str) -> None:
-        """Bring the work tree forward to the remote's tip.
+    def _catch_up(self, dirt: Dirt, base: str) -> Dirt:
+        """Bring the work tree forward to the remote's tip; return how it is then.
 
         Raises:
             Refused: the branch has commits of its own, or uncommitted files are in the way.
 
         """
+        moved = fast_forward(self._git, self._branch, base)
+        after = self._git.dirt()
+        if after.head == base:
+            return after
         here = dirt.head or ""
-        if not self._git.is_ancestor(here, base):
+        if moved or not self._git.is_ancestor(here, base):  # a branch that is ahead has nowhere to move
             ahead = self._git.is_ancestor(base, here)
             remote = self._config.sync.remote
             push, merge = f"`git push {remote} {self._branch}`", f"`git pull --no-rebase {remote} {self._branch}`"
@@ -92,15 +95,14 @@ class GitWork:
                 code="local-ahead" if ahead else "local-diverged",
                 remedy=(push if ahead else f"{merge}, and {push}") + (leave if is_rescued(self._git, here) else ""),
             )
-        if not fast_forward(self._git, self._branch, base):
-            changed = {change.path for change in self._git.difference(here, base)}
-            blocked = [path for path in [*dirt.tracked, *dirt.untracked] if path in changed]
-            raise Refused(
-                f"uncommitted files are in the way of what {self._config.sync.remote} has:"
-                f"{_BETWEEN}{listed(blocked or dirt.tracked, _BETWEEN)}",
-                code="would-overwrite",
-                remedy="commit them, or put them aside: `git stash --include-untracked`",
-            )
+        changed = {change.path for change in self._git.difference(here, base)}
+        blocked = [path for path in [*dirt.tracked, *dirt.untracked] if path in changed]
+        raise Refused(
+            f"uncommitted files are in the way of what {self._config.sync.remote} has:"
+            f"{_BETWEEN}{listed(blocked or dirt.tracked, _BETWEEN)}",
+            code="would-overwrite",
+            remedy="commit them, or put them aside: `git stash --include-untracked`",
+        )
 
     def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
         """Refuse changed tracked files of the project, unless a turn was allowed to leave them just so."""

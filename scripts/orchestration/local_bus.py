@@ -151,13 +151,16 @@ class LocalBus:
         commit = self._git.commit_files(parent, [file], state.message(before, after, operator=operator))
         return HandOff(commit, parent)
 
-    def settle(self, hand_off: HandOff) -> Landed | Moved | Fenced:
-        """Move the branch from `parent` to `commit`, then refresh the state's index entry and file."""
+    def settle(self, hand_off: HandOff, besides: str | None = None) -> Landed | Moved | Fenced:
+        """Move the branch from `parent` to `commit`, then refresh the state's index entry and file.
+
+        With the branch goes the ref `besides`.
+        """
         tip = self._git.resolve(self._ref) or ""
         if tip == hand_off.parent:
             failpoints.hit("settle.before_ref")
             subject = f"orchestrator: {hand_off.commit}"
-            if self._git.update_ref(self._ref, hand_off.commit, hand_off.parent, subject):
+            if self._git.update_ref(self._ref, hand_off.commit, hand_off.parent, subject, besides):
                 tip = hand_off.commit
             else:
                 tip = self._git.resolve(self._ref) or ""

@@ -49,13 +49,18 @@ class Remote:
         self.ref = f"refs/heads/{branch}"
         self.seen = f"{_OWN}/seen/{branch}"
         self._hurry = hurry
-        self._leases: dict[str, str] = {}
+        self._leases: dict[str, str] | None = None  # of the last look, if it asked for them
+        self._stirred = False
 
     def lease(self, role: str) -> str:
         """Return the name of a role's lease ref."""
         return f"{_OWN}/{self.branch}/lease/{role}"
 
     # --- looking -----------------------------------------------------------------------------------------------------
+
+    def stir(self) -> None:
+        """Note that something has moved there: the next look fetches without asking first. Any thread may call it."""
+        self._stirred = True
 
     def refs(self) -> Refs:
         """Ask the remote, in one call, where the branch and the leases are.
@@ -88,7 +93,11 @@ class Remote:
             Refused: it has no such branch (code `remote-branch-missing`), or was rewound (`remote-rewound`).
 
         """
-        for _ in range(_LOOKS):
+        stirred, self._stirred = self._stirred, False
+        if stirred and self._call("fetch", *self.fetching()).code == 0:
+            self._leases = None
+            return self.git.resolve(self.seen) or self.tip()
+        for _ in range(_LOOKS):  # also to find out why it cannot be fetched
             tip = self.refs().tip
             if tip is not None:
                 return self._bring(tip)
@@ -112,13 +121,17 @@ class Remote:
         return self.git.resolve(self.seen) or tip
 
     def fetching(self) -> tuple[str, ...]:
-        """Return the arguments of the fetch; without a `+` it refuses to go back."""
-        only = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")  # --quiet hides what was refused
+        """Return the arguments of the fetch; without a `+` it refuses to go back.
+
+        The person's remote-tracking branch stays as they fetched it: their own `--force-with-lease` may rely on it.
+        """
+        only = ("--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=")  # --quiet hides refusals
         return *only, self.name, f"{self.ref}:{self.seen}"
 
     def beat(self, role: str) -> str:
         """Return the text of a role's lease as the last look has shown it, "" where there is none to be had."""
-        oid = self._leases.get(role)
+        leases = self.refs().leases if self._leases is None else self._leases
+        oid = leases.get(role)
         if oid is None:
             return ""
         if not self.git.has(oid):
@@ -179,7 +192,6 @@ class Remote:
         done = self._call(*self.pushing(self.ref, commit, expected))
         if classify(done) is not Kind.OK:
             return trouble(done, self.name, self.branch)
-        self.saw(commit)
         return None
 
     def saw(self, commit: str) -> None:

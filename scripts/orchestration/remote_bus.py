@@ -169,7 +169,7 @@ class RemoteBus:
         raise raised(trouble, self.remote.name)
 
     def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
-        self._tip = tip  # the lease of the hand-off's push
+        self._tip = tip  # the hand-off's push names it
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
@@ -305,11 +305,12 @@ class RemoteBus:
     def _follow(self, hand_off: HandOff) -> None:
         """Have the local branch follow what has landed.
 
-        Where its work tree cannot (changed files are in the way), it stays, and the next start says so.
+        Where its work tree cannot (changed files are in the way), it stays, and the next start says so. What we have
+        published ourselves counts as seen, and need not be fetched.
         """
         here = self._git.resolve(self._ref)
         if here in {hand_off.parent, hand_off.commit}:
-            self.local.settle(hand_off)
+            self.local.settle(hand_off, self.remote.seen if self._tip == hand_off.commit else None)
         elif here is not None and self._git.is_ancestor(here, hand_off.commit):
             fast_forward(self._git, self.branch, hand_off.commit)
         elif here is not None and not self._git.is_ancestor(hand_off.commit, here):

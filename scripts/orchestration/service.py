@@ -175,8 +175,13 @@ def _commits(place: Workspace, bus: Bus, options: Options) -> int:
 def _watch(remote: Remote, loop: Loop, stack: ExitStack) -> None:
     """Have what happens in a remote on this machine wake the loop, so that nobody waits for the next poll."""
     folder = remote.folder()
+
+    def wake() -> None:
+        remote.stir()
+        loop.wake()
+
     if folder:
-        stack.enter_context(watching(folder / "refs", loop.wake, below=True))
+        stack.enter_context(watching(folder / "refs", wake, refs=True))
 
 
 @dataclass(frozen=True)

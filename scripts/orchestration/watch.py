@@ -1,5 +1,6 @@
 """File events: watchdog's thread does nothing but wake the loop."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,16 +24,25 @@ class _Waker(FileSystemEventHandler):
             self._wake()
 
 
+class _RefWaker(_Waker):
+    """Wakes when a ref has its new value: of an update's lock and folders, nothing can be seen yet, or any more."""
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        named = os.fsdecode(event.dest_path or event.src_path)
+        if not (event.is_directory or named.endswith(".lock")):
+            super().on_any_event(event)
+
+
 @contextmanager
-def watching(folder: Path, wake: Callable[[], None], *, below: bool = False) -> Iterator[bool]:
-    """Call `wake` from watchdog's thread whenever something changes in `folder`, or also anywhere `below` it.
+def watching(folder: Path, wake: Callable[[], None], *, refs: bool = False) -> Iterator[bool]:
+    """Call `wake` from watchdog's thread whenever something changes in `folder`, or one of the `refs` below it.
 
     Yields False where the system gives no file events (its watches are used up): the caller then looks now and then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         observer = Observer()
-        observer.schedule(_Waker(wake), str(folder), recursive=below)
+        observer.schedule((_RefWaker if refs else _Waker)(wake), str(folder), recursive=refs)
         observer.start()
     except OSError:
         yield False
