@@ -39,6 +39,7 @@ def leave(git: Git, branch: str, to: str) -> bool:
     The one move of a local branch that is not forward (handoff.md, "Withheld turn").
     """
     if git.has_checked_out(branch):
+        git.call("update-index", "-q", "--refresh")  # an entry whose file was not looked at counts as changed
         return git.call("reset", "--keep", "--quiet", to).code == 0
     ref = f"refs/heads/{branch}"
     return git.update_ref(ref, to, git.resolve(ref) or "", "orchestrator: leave what is rescued")

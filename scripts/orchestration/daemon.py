@@ -6,7 +6,7 @@ from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import AnyEvent, TurnEnded, Waiting
 from orchestration.halt import Halt, Wait
-from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, claim_of, must_be_kept, turn_of
+from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, Stamped, claim_of, must_be_kept, turn_of
 from orchestration.patience import Patience
 from orchestration.ports import Ports
 from orchestration.process import Loop
@@ -108,9 +108,12 @@ class Daemon:
         return step
 
     def _fenced(self, ports: Ports, entry: Entry) -> Halt | None:
-        """Look, once after a restart, whether a turn in progress still is ours: before its agent runs again."""
+        """Look, once after a restart, whether a turn in progress still is ours: before its agent runs again.
+
+        A hand-off that is built looks for itself: it may have landed, and the other actor be at work already.
+        """
         turn = turn_of(entry)
-        if not self._restarted or turn is None:
+        if not self._restarted or turn is None or isinstance(entry, Stamped):
             return None
         fence = ports.bus.holds(turn.claim)
         self._restarted = False
@@ -118,6 +121,7 @@ class Daemon:
 
     def _wait(self, ports: Ports, wait: Wait) -> Halt | None:
         """Wait until the next look at whose turn it is."""
+        self._failed = False  # it says that nothing has failed: somebody has decided about that turn elsewhere
         if self._options.once:
             return Halt(ExitCode.OK, "not-my-turn", wait.why)
         pause = self._patience.for_peer()
@@ -134,7 +138,15 @@ class Daemon:
             return Halt(trouble.exit_code, trouble.code, trouble.message, trouble.remedy)
         self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})")
         self._rest(pause)
-        return self._stops.halt()
+        return self._stops.halt() or self._asked_to_stop()
+
+    def _asked_to_stop(self) -> Halt | None:
+        """Return that `orchestrator stop` was given."""
+        requests = self._stops.requests
+        if not requests.stands(Request.STOP):
+            return None
+        requests.withdraw(Request.STOP)
+        return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
 
     def _tell(self, ports: Ports, why: str) -> None:
         if why != self._told:
@@ -163,10 +175,9 @@ class Daemon:
     def _between_turns(self, ports: Ports, entry: Idle) -> Halt | None:
         if self._failed:
             return None  # the next look at the state says so, and exits 4
-        requests = self._stops.requests
-        if requests.stands(Request.STOP):
-            requests.withdraw(Request.STOP)
-            return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
+        halt = self._asked_to_stop()
+        if halt:
+            return halt
         if self._options.once and self.turns:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations
@@ -174,7 +185,7 @@ class Daemon:
             what = "turn" if self._options.solo or self._options.role else "iteration"
             done = f"{limit} {what}s are" if limit > 1 else f"1 {what} is"
             return Halt(ExitCode.OK, "iterations", f"{done} done", "start again for more")
-        if requests.stands(Request.PAUSE):
+        if self._stops.requests.stands(Request.PAUSE):
             return self._wait_out_pause(ports) or self._between_turns(ports, entry)
         return None
 

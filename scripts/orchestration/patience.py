@@ -11,6 +11,8 @@ _LONGEST = 30.0
 """Seconds between two tries of a remote that is down: after an outage the next comes soon enough."""
 _SLOWLY = 60.0
 """Seconds between two tries where only a person can help: credentials, a name, a full disk."""
+_MANY = 30
+"""Tries after which a pause grows no more: a power of all the looks of a night is no number."""
 _ONCE = 60.0
 """Seconds that a run of one turn gives the remote."""
 
@@ -42,14 +44,14 @@ class Patience:
     def for_peer(self) -> float | None:
         """Return the seconds until the next look, few at first; None when the wait was long enough."""
         longest = self._sync.poll_interval
-        return self._next(min(longest, _FIRST * _GROWTH**self._tries), self._sync.max_wait)
+        return self._next(min(longest, _FIRST * _GROWTH ** min(self._tries, _MANY)), self._sync.max_wait)
 
     def for_remote(self, kind: str) -> float | None:
         """Return the seconds until the next try, more and more of them; None when the wait was long enough."""
         if kind in _SLOW:
             pause = _SLOWLY
         else:
-            pause = min(_LONGEST, _FIRST * 2 ** min(self._tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+            pause = min(_LONGEST, _FIRST * 2 ** min(self._tries, _MANY)) * random.uniform(0.5, 1.0)  # noqa: S311
         return self._next(pause, min(_ONCE, self._sync.max_wait or _ONCE) if self._once else self._sync.max_wait)
 
     def _next(self, pause: float, longest: float | None) -> float | None:

@@ -87,6 +87,18 @@ class Remote:
         """
         return self.bring(self.refs().tip)
 
+    def known(self) -> str:
+        """Return the branch's tip as it was last seen here.
+
+        Raises:
+            Refused: it never was.
+
+        """
+        seen = self.git.resolve(self.seen)
+        if seen is None:
+            raise self._missing()
+        return seen
+
     def bring(self, tip: str | None) -> str:
         """Fetch what a look has shown, if it is not here yet; return the tip, which may have moved on since.
 
@@ -101,12 +113,9 @@ class Remote:
             return tip
         done = self._call("fetch", *self.fetching())
         if done.code:
-            self._refuse_rewind(done)
+            self._refuse_rewind(tip)
             raise self._unreachable(done)
-        found = self.git.resolve(self.seen)
-        if found is None:
-            raise self._missing()
-        return found
+        return self.known()
 
     def fetching(self) -> tuple[str, ...]:
         """Return the arguments of the fetch; without a `+` it refuses to go back."""
@@ -146,9 +155,10 @@ class Remote:
             remedy=f"if by mistake: `git push {self.name} {seen}:{self.ref}`; else `git update-ref -d {self.seen}`",
         )
 
-    def _refuse_rewind(self, done: Completed) -> None:
-        if b"(non-fast-forward)" in done.stderr or b"would clobber" in done.stderr:
-            seen = self.git.resolve(self.seen) or ""
+    def _refuse_rewind(self, tip: str) -> None:
+        """Refuse a tip that lacks what was seen; a quiet fetch brings its objects, and does not say why it stops."""
+        seen = self.git.resolve(self.seen)
+        if seen and self.git.has(tip) and not self.git.is_ancestor(seen, tip):
             raise Refused(
                 f"the branch {self.branch} of {self.name} was moved back or rewritten: "
                 f"it no longer contains {seen[:10]}, which this clone has seen",
@@ -166,10 +176,13 @@ class Remote:
         """Move the branch from `expected` to `commit`; None: it is there now.
 
         The lease switches git's own fast-forward check off: the caller has made sure that `commit` contains
-        `expected`.
+        `expected`. What is there now counts as seen: whoever takes it back has rewound the branch.
         """
         done = self._call(*self.pushing(self.ref, commit, expected))
-        return None if classify(done) is Kind.OK else trouble(done, self.name, self.branch)
+        if classify(done) is not Kind.OK:
+            return trouble(done, self.name, self.branch)
+        self.git.call("update-ref", self.seen, commit)
+        return None
 
     def try_push(self, commit: str) -> Trouble | None:
         """See whether the remote would take a push at all, as far as it tells before one; nothing is moved."""

@@ -40,7 +40,7 @@ from orchestration.posting import settle_post
 from orchestration.process import Why
 from orchestration.router import RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
-from orchestration.state import Actor, Failure
+from orchestration.state import CONFLICT, Actor, Failure
 
 _INTERRUPTED = (
     b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
@@ -181,6 +181,8 @@ def pass_gates(ports: Ports, entry: Judged) -> Step:
     passed = run_gates(ports, entry)
     if isinstance(passed, Halt):
         return passed
+    if isinstance(passed, Fenced):
+        return fenced(ports, entry.turn, entry.work_head, passed.why)
     ports.break_locks(entry.turn.claim)
     return ports.work.gated(entry, passed.failure)
 
@@ -209,7 +211,7 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     checked = entry.checked
     answer = ports.bus.settle(entry.hand_off)
     if isinstance(answer, Moved):
-        return replace(checked, work_head=answer.tip, on=answer.on)
+        return replace(checked, work_head=answer.tip, on=answer.on or checked.on)
     if isinstance(answer, Conflict):
         return _conflict(ports, checked, answer)
     if isinstance(answer, Fenced):
@@ -229,7 +231,7 @@ def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
     ref = ports.work.abandon(checked.turn, checked.work_head, "conflict")
     some = ", ".join(found.paths[:5]) + (" ..." if found.paths[5:] else "")
     reason = f"its work conflicts with {found.tip[:10]}, which was committed meanwhile: {some} (it is kept in {ref})"
-    failure = Failure(reason=reason, code="conflict")
+    failure = Failure(reason=reason, code=CONFLICT)
     return replace(checked, work_head=found.tip, on=found.tip, failure=failure)
 
 
