@@ -151,10 +151,10 @@ class RemoteBus:
             trouble = self.remote.push(offer, claim.base)
             failpoints.hit("claim.after_push")
             if trouble is None:
-                return self._claimed(claim, offer)
+                return self._claimed(claim, offer, offer)
         tip = self.remote.tip()
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
-            return self._claimed(claim, offer)
+            return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
             return Lost()
         self._tip = tip
@@ -162,7 +162,8 @@ class RemoteBus:
             return self.claim(claim, offer)
         raise _raised(trouble)
 
-    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+    def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
+        self._tip = tip
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
@@ -213,16 +214,16 @@ class RemoteBus:
 
         """
         tip, self._tip = self._tip, None
-        landed = False
         if tip is None:  # after a restart
             tip = self.remote.tip()
             if not self._git.has(hand_off.commit):  # nothing referred to it, and somebody has pruned
                 return Moved(self._work_of(hand_off, tip))
-            landed = self._git.is_ancestor(hand_off.commit, tip)
+        landed = False
         while not landed:
-            if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
+            if self._git.is_ancestor(tip, hand_off.parent):
+                tip = self._push(hand_off, tip)
+            elif not self._git.is_ancestor(hand_off.commit, tip):  # somebody committed, or took the turn
                 return self._merged(hand_off, tip) if self._owns(self._token(hand_off), tip) else self._fenced(tip)
-            tip = self._push(hand_off, tip)
             landed = self._git.is_ancestor(hand_off.commit, tip)
         self._tip = tip
         self._follow(hand_off)
