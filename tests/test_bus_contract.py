@@ -18,8 +18,8 @@ from orchestration.journal import Claim
 from orchestration.state import Actor, Failure, State, Status, Token
 from test_state import states
 
-every_bus = pytest.mark.parametrize("here", ["file", "local", "solo"], indirect=True)
-shared_bus = pytest.mark.parametrize("here", ["file", "local"], indirect=True)
+every_bus = pytest.mark.parametrize("here", ["file", "local", "solo", "remote"], indirect=True)
+shared_bus = pytest.mark.parametrize("here", ["file", "local", "remote"], indirect=True)
 """Solo's state is a counter of its own: what another hand writes is none of its business."""
 
 fuzzed = settings(
@@ -35,13 +35,13 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ground]:
         yield made
 
 
-def claim_on(view: View) -> Claim:
-    return Claim(view.state.expected_actor, view.state.iteration, token(view), "main", view.tip, iso(NOW))
+def claim_on(view: View, nonce: str = "1" * 32) -> Claim:
+    return Claim(view.state.expected_actor, view.state.iteration, token(view, nonce), "main", view.tip, iso(NOW))
 
 
-def take(bus: Bus, view: View) -> Claimed | Lost:
+def take(bus: Bus, view: View, nonce: str = "1" * 32) -> Claimed | Lost:
     """Claim the turn that a look has shown."""
-    claim = claim_on(view)
+    claim = claim_on(view, nonce)
     return bus.claim(claim, bus.offer(claim, view.state))
 
 
@@ -68,10 +68,12 @@ def test_a_look_and_a_stamp_change_nothing(here: Ground) -> None:
 def test_a_claim_stands_only_where_the_register_is_as_it_was_read(here: Ground) -> None:
     bus = here.bus()
     view = bus.look()
-    before = here.outside()
-    for each in (bus, here.bus()):
-        assert isinstance(take(each, view), Claimed)
+    before, claim = here.outside(), claim_on(view)
+    offer = bus.offer(claim, view.state)
     assert here.outside() == before
+    for each in (bus, here.bus()):
+        assert each.claim(claim, offer) == Claimed(offer)
+        assert (here.outside() == before) is (offer == view.tip)  # a claim that is a value of its own is there to see
 
     here.put(somebody_elses(view))
 
@@ -136,7 +138,7 @@ def test_a_hand_off_is_fenced_where_another_hand_has_changed_the_state(
     for each in (bus, here.bus()):
         answer = each.settle(hand_off)
         assert isinstance(answer, Fenced)
-        assert "changed by" in answer.why
+        assert here.fence in answer.why
         assert here.outside() == theirs
 
 
@@ -171,6 +173,7 @@ REMEDY = {
         "": "`git log --oneline -- sync/state.json`",
     },
 }
+REMEDY["remote"] = REMEDY["local"]
 
 
 @shared_bus
@@ -191,7 +194,8 @@ def test_damage_is_refused_under_its_own_code_with_a_remedy_that_fits(
     assert refused.message.startswith(f"{here.register}: ")
     assert OWN_REMEDY.get(code, REMEDY[kind].get(code, REMEDY[kind][""])) in refused.remedy
     assert "{path}" not in refused.remedy
-    assert kind == "local" or "git " not in refused.remedy
+    assert kind != "file" or "git " not in refused.remedy
+    assert ("`git push origin main`" in refused.remedy) is (kind == "remote" and code != "state-future")
     assert here.outside() == before
     here.put(state.encode(view.state))
     assert bus.look().state == view.state
@@ -214,9 +218,8 @@ def test_a_state_before_what_was_seen_is_refused(request: pytest.FixtureRequest,
 def test_the_state_of_a_damaged_value_is_refused_by_name(here: Ground) -> None:
     bus = here.bus()
     here.put(b"{\n")
-    value = "{\n" if here.register == "sync/state.json" else "HEAD"
     with pytest.raises(Refused, match=here.register) as caught:
-        bus.state_at(value)
+        bus.state_at(here.value())
     assert caught.value.code == "state-truncated"
 
 
@@ -229,19 +232,20 @@ def test_any_state_is_handed_off_and_read_again(here: Ground, standing: State, b
     bus = here.bus()
     view = bus.look(epoch=standing.epoch, iteration=standing.iteration)
     assert replace(view.state, branch=None) == replace(standing, branch=None)
-    assert isinstance(take(bus, view), Claimed)
+    claimed = take(bus, view)
+    assert isinstance(claimed, Claimed)
     after = state.succeeded(view.state, token(view), "c" * 40, NOW)
     if fails:
         after = state.failed(view.state, token(view), "c" * 40, Failure(reason="no"), NOW)
 
-    hand_off = bus.stamp(view.tip, view.state, after)
+    hand_off = bus.stamp(claimed.base, view.state, after)
     assert isinstance(bus.settle(hand_off), Landed)
 
     landed = here.bus().look(epoch=view.state.epoch + 1)
     ours = dict.fromkeys(("branch", "galph_commit", "ralph_commit", "claim_base"))
     assert replace(landed.state, **ours) == replace(after, **ours)
     assert landed.tip == hand_off.commit
-    assert isinstance(take(bus, view), Lost)
+    assert isinstance(take(bus, view, "3" * 32), Lost)
 
 
 @shared_bus

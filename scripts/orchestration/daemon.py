@@ -126,6 +126,7 @@ class Daemon:
 
     def _wait(self, ports: Ports, wait: Wait) -> Halt | None:
         """Wait until the next look at whose turn it is."""
+        self._failed = False  # it says that nothing has failed: somebody has decided about that turn elsewhere
         if self._options.once:
             return Halt(ExitCode.OK, "not-my-turn", wait.why)
         pause = self._patience.for_peer()
@@ -143,7 +144,15 @@ class Daemon:
             return Halt(trouble.exit_code, trouble.code, trouble.message, trouble.remedy)
         self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})", trouble.kind)
         self._rest(pause)
-        return self._stops.halt()
+        return self._stops.halt() or self._asked_to_stop()
+
+    def _asked_to_stop(self) -> Halt | None:
+        """Return that `orchestrator stop` was given."""
+        requests = self._stops.requests
+        if not requests.stands(Request.STOP):
+            return None
+        requests.withdraw(Request.STOP)
+        return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
 
     def _tell(self, ports: Ports, why: str, subject: str) -> None:
         if subject != self._told:
@@ -170,10 +179,9 @@ class Daemon:
     def _between_turns(self, ports: Ports, entry: Idle) -> Halt | None:
         if self._failed:
             return None  # the next look at the state says so, and exits 4
-        requests = self._stops.requests
-        if requests.stands(Request.STOP):
-            requests.withdraw(Request.STOP)
-            return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
+        halt = self._asked_to_stop()
+        if halt:
+            return halt
         if self._options.once and self.turns:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations
@@ -181,7 +189,7 @@ class Daemon:
             what = "turn" if self._options.solo or self._options.role else "iteration"
             done = f"{limit} {what}s are" if limit > 1 else f"1 {what} is"
             return Halt(ExitCode.OK, "iterations", f"{done} done", "start again for more")
-        if requests.stands(Request.PAUSE):
+        if self._stops.requests.stands(Request.PAUSE):
             return self._wait_out_pause(ports) or self._between_turns(ports, entry)
         return None
 

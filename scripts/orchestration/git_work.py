@@ -12,7 +12,7 @@ from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
-from orchestration.state import WITHHELD, Failure, State
+from orchestration.state import CONFLICT, WITHHELD, Failure, State
 from orchestration.tree import Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
@@ -228,9 +228,10 @@ class GitWork:
 
     def left(self, checked: Checked) -> Carry | None:
         """Return the trees of a turn that failed or left files uncommitted."""
-        claim = checked.turn.claim
-        if checked.failure and self._is_withheld(checked.failure):  # the branch has left its commits
-            checked = replace(checked, left=self._collector.snapshot(self._git.dirt()))
+        claim, failure = checked.turn.claim, checked.failure
+        if failure and (failure.code == CONFLICT or self._is_withheld(failure)):  # the branch has left its commits
+            now = self._collector.snapshot(self._git.dirt())
+            return Carry(claim.actor, claim.iteration, checked.turn.before, now)
         if checked.failure is None and checked.left == self._git.tree(checked.work_head):
             return None
         origin = checked.turn.origin or claim.base

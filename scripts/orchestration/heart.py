@@ -11,8 +11,6 @@ from orchestration.journal import Claim
 from orchestration.process import Started
 from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
-from orchestration.remote_errors import classify
-from orchestration.remote_kinds import Kind
 
 _TIMEOUT = 60.0
 
@@ -84,12 +82,12 @@ class Heart:
         if looked().code:
             return False
         refs = self._remote.read_refs(looked())
-        if refs.tip and refs.tip != self._git.resolve(self._remote.seen) and not self._git.has(refs.tip):
+        if refs.tip and not self._git.has(refs.tip):
             fetched = self._git.reach("fetch", *self._remote.fetching(), timeout=_TIMEOUT)
             yield fetched
-            if fetched().code and classify(fetched()) is not Kind.CAS_LOST:
+            if not self._git.has(refs.tip):  # one that is refused, of a branch that was moved back, has brought it
                 return False
-        if refs.tip is None or not self._git.has(refs.tip):
+        if refs.tip is None or not self._git.is_ancestor(claim.base, refs.tip):
             self.lost = f"the branch {self._remote.branch} of {self._remote.name} is gone or was moved back"
             return True
         self.lost = self._bus.taken_by(claim, refs.tip)

@@ -31,11 +31,13 @@ class LocalBus:
         workspace: where the state file and our scratch folder are.
         branch: the working branch.
         state_file: the state file's path in the project.
+        remote: the name of the remote whose branch it follows, if it follows one.
 
     """
 
-    def __init__(self, git: Git, workspace: Workspace, branch: str, state_file: str) -> None:
+    def __init__(self, git: Git, workspace: Workspace, branch: str, state_file: str, remote: str | None = None) -> None:
         self.branch = branch
+        self._shown = f"{remote}/{branch}" if remote else branch
         self._git = git
         self._place = workspace
         self._state_file = state_file
@@ -55,7 +57,16 @@ class LocalBus:
             raise Refused(
                 f"the branch {self.branch} has no commit", code="state-missing", remedy="`orchestrator init` makes one"
             )
-        return self.read(tip, epoch=epoch, iteration=iteration)
+        try:
+            return self.read(tip, epoch=epoch, iteration=iteration)
+        except Refused as error:
+            if error.code != "state-missing" or not self._file.exists():
+                raise
+        raise Refused(
+            f"{self._path} is not committed on {self.branch}",
+            code="state-not-committed",
+            remedy="`orchestrator init` commits what it wrote; or `git add` it with its prompts, and commit",
+        )
 
     def read(self, tip: str, *, epoch: int = 0, iteration: int = 1) -> View:
         """Read the state of a tip, as `look` does.
@@ -65,12 +76,6 @@ class LocalBus:
 
         """
         data, parent = self._git.blobs([f"{tip}:{self._path}", f"{tip}^:{self._path}"])
-        if data is None and self._file.exists():
-            raise Refused(
-                f"{self._path} is not committed on {self.branch}",
-                code="state-not-committed",
-                remedy="`orchestrator init` commits what it wrote; or `git add` it with its prompts, and commit",
-            )
         now = self._parse(data)
         if now.branch not in {None, self.branch}:
             return View(tip, now)  # what this branch has seen says nothing of another's state
@@ -211,7 +216,7 @@ class LocalBus:
             yield
         except Refused as error:
             raise Refused(
-                f"{self._path} on {self.branch}: {error.message}",
+                f"{self._path} on {self._shown}: {error.message}",
                 code=error.code,
                 remedy=error.remedy.replace("{path}", self._path),
             ) from None

@@ -9,6 +9,8 @@ from orchestration.settings import SyncSettings
 
 _FIRST = 1.0
 _GROWTH = 1.5
+_MANY = 30
+"""Tries after which a pause grows no more: a power of all the looks of a night is no number."""
 _ONCE = 60.0
 """Seconds that a run of one turn gives the remote."""
 
@@ -38,7 +40,7 @@ class Patience:
     def for_peer(self) -> float | None:
         """Return the seconds until the next look, few at first; None when the wait was long enough."""
         longest = self._sync.poll_interval
-        return self._next(min(longest, _FIRST * _GROWTH**self._tries), self._sync.max_wait)
+        return self._next(min(longest, _FIRST * _GROWTH ** min(self._tries, _MANY)), self._sync.max_wait)
 
     def for_remote(self, kind: str) -> float | None:
         """Return the seconds until the next try, more and more of them; None when the wait was long enough."""

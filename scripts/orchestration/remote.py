@@ -104,6 +104,18 @@ class Remote:
             self.git.loop.pause(_BETWEEN)  # a connection cut early may look like a remote without branches
         raise self._missing()
 
+    def known(self) -> str:
+        """Return the branch's tip as it was last seen here.
+
+        Raises:
+            Refused: it never was.
+
+        """
+        seen = self.git.resolve(self.seen)
+        if seen is None:
+            raise self._missing()
+        return seen
+
     def _bring(self, tip: str) -> str:
         """Fetch what a look has shown, if it is not here yet; return the tip, which may have moved on since.
 

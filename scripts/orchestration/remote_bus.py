@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from orchestration import failpoints, fingerprint, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
-from orchestration.errors import Refused
+from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
@@ -41,8 +41,10 @@ class RemoteBus:
     def __init__(self, git: Git, place: Workspace, remote: Remote, config: Config, holder: str) -> None:
         self.branch = remote.branch
         self.remote = remote
-        self.local = LocalBus(git, place, remote.branch, config.state_file)
+        self.local = LocalBus(git, place, remote.branch, config.state_file, remote.name)
         self._git = git
+        self._place = place
+        self._state_file = config.state_file
         self._path = place.in_git(config.state_file)
         self._ref = f"refs/heads/{remote.branch}"
         self._holder = holder
@@ -69,15 +71,25 @@ class RemoteBus:
         self._tip = tip
         return view
 
+    def _for_everybody(self, error: Refused) -> Refused:
+        """Return a refusal of the remote's state, whose remedy a person must share."""
+        if error.code == "state-backwards":  # what helps is a command that shares it
+            return error
+        name = f"{self.remote.name} {self.branch}"
+        remedy = f"`git pull {name}`, then: {error.remedy}; and `git push {name}`"
+        return Refused(error.message, code=error.code, remedy=remedy)
+
     def offline(self) -> LocalBus:
         """Return the bus of the branch in this clone."""
-        return self.local
+        return LocalBus(self._git, self._place, self.branch, self._state_file)
 
     def _with_last_valid(self, error: Refused, tip: str, epoch: int, iteration: int) -> Refused:
         """Return a refusal of a damaged state with the command that mends it here."""
         found = last_valid(self._git, tip, self._path, epoch=epoch, iteration=iteration)
-        if found is None or error.code == "state-future":  # that one is not damaged: it is newer than this program
+        if error.code == "state-future":  # it is not damaged: it is newer than this program
             return error
+        if found is None:
+            return self._for_everybody(error)
         remedy = restoring(found, self._path, self.remote.name, self.branch)
         if error.code == "state-not-committed":  # it was, and the file here is of then
             return Refused(f"{self._path} is missing on {self.branch}", code="state-missing", remedy=remedy)
@@ -240,13 +252,13 @@ class RemoteBus:
 
         """
         tip, self._tip = self._tip, None
-        landed = False
+        landed = tip == hand_off.commit
         if tip is None:  # after a restart
-            tip = self._tip_of(self._token(hand_off)) if self._git.has(hand_off.commit) else self.remote.tip()
-            if not self._git.has(hand_off.commit):
-                return Moved(hand_off.parent)  # nothing referred to it, and somebody has pruned
+            if not self._git.has(hand_off.commit):  # nothing referred to it, and somebody has pruned
+                return Moved(self._work_of(hand_off, self.remote.tip()))
             if self._token(hand_off).holder != self._holder:
                 return _of_another(self._token(hand_off))
+            tip = self._tip_of(self._token(hand_off))
             landed = self._git.is_ancestor(hand_off.commit, tip)
         while not landed:
             if self._is_taken(self._token(hand_off), tip):  # also where the agent has pulled it into its work
@@ -276,6 +288,12 @@ class RemoteBus:
         if found == tip:
             raise raised(trouble, self.remote.name)
         return found
+
+    def _work_of(self, hand_off: HandOff, tip: str) -> str:
+        """Return what a hand-off was built on; a merge, which nothing referred to either, is to be made again."""
+        if self._git.has(hand_off.parent):
+            return hand_off.parent
+        return self._git.resolve(self._ref) or tip
 
     def _token(self, hand_off: HandOff) -> Token:
         now = self.state_at(hand_off.commit)
@@ -308,26 +326,37 @@ class RemoteBus:
         Where its work tree cannot (changed files are in the way), it stays, and the next start says so. What we have
         published ourselves counts as seen, and need not be fetched.
         """
-        here = self._git.resolve(self._ref)
+        here = self._git.resolve(self._ref) or hand_off.commit
         if here in {hand_off.parent, hand_off.commit}:
             self.local.settle(hand_off, self.remote.seen if self._tip == hand_off.commit else None)
-        elif here is not None and self._git.is_ancestor(here, hand_off.commit):
+            return
+        self.local.refresh(here)  # what an agent made of the file is in nobody's way
+        if self._git.is_ancestor(here, hand_off.commit):
             fast_forward(self._git, self.branch, hand_off.commit)
-        elif here is not None and not self._git.is_ancestor(hand_off.commit, here):
+        elif not self._git.is_ancestor(hand_off.commit, here):
             self._leave(here, hand_off.commit)
 
     def retreat(self) -> None:
         """Leave a turn that is ours no longer: its commits are in a rescue ref, the branch goes to the remote's tip.
 
+        A remote that does not answer is not waited for: the step that found the turn lost may have run an agent, and
+        must not do so again.
+
         Raises:
-            Unreachable: the remote did not answer.
+            Refused: the branch is gone or rewound: then nothing is moved.
 
         """
-        tip = self.remote.tip()
+        try:
+            tip = self.remote.tip()
+        except Unreachable:  # the tip that took the turn from us was fetched
+            tip = self.remote.known()
         here = self._git.resolve(self._ref)
-        if here is not None and self._git.is_ancestor(here, tip):
+        if here is None:
+            return
+        self.local.refresh(here)
+        if self._git.is_ancestor(here, tip):
             fast_forward(self._git, self.branch, tip)
-        elif here is not None:
+        else:
             self._leave(here, tip)
 
     def _leave(self, here: str, to: str) -> None:

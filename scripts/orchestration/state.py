@@ -49,6 +49,8 @@ DONE = {Actor.GALPH: Status.WAITING_RALPH, Actor.RALPH: Status.COMPLETE}
 
 SCOPE = "scope"
 """The code of a failure that only `skip --accept-scope` passes over."""
+CONFLICT = "conflict"
+"""The code of a failure whose work does not go together with what was committed meanwhile."""
 WITHHELD = {SCOPE, "rewrote-history"}
 """The codes of failures after which nothing of the turn's work may be published."""
 

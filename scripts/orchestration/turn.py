@@ -6,7 +6,6 @@ restart reads the journal and enters the same table: there is no other recovery 
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from orchestration.admission import open_turn, take_turn
 from orchestration.agents import Agent, choose
 from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
-from orchestration.errors import ExitCode, Unreachable
+from orchestration.errors import ExitCode
 from orchestration.events import TurnEnded, TurnStarted
 from orchestration.fingerprint import address, require_same
 from orchestration.gates import run_gates
@@ -42,7 +41,7 @@ from orchestration.posting import settle_post
 from orchestration.process import Why
 from orchestration.router import RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
-from orchestration.state import Actor, Failure
+from orchestration.state import CONFLICT, Actor, Failure
 from orchestration.workspace import require_own_folder
 
 _INTERRUPTED = (
@@ -185,6 +184,8 @@ def pass_gates(ports: Ports, entry: Judged) -> Step:
     passed = run_gates(ports, entry)
     if isinstance(passed, Halt):
         return passed
+    if isinstance(passed, Fenced):
+        return fenced(ports, entry.turn, entry.work_head, passed.why)
     ports.break_locks(entry.turn.claim)
     return ports.work.gated(entry, passed.failure)
 
@@ -239,15 +240,14 @@ def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
     ref = ports.work.abandon(checked.turn, checked.work_head, "conflict")
     some = ", ".join(found.paths[:5]) + (" ..." if found.paths[5:] else "")
     reason = f"its work conflicts with {found.tip[:10]}, which was committed meanwhile: {some} (it is kept in {ref})"
-    failure = Failure(reason=reason, code="conflict")
+    failure = Failure(reason=reason, code=CONFLICT)
     return replace(checked, work_head=found.tip, on=found.tip, failure=failure)
 
 
 def fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
     ref = ports.work.abandon(turn, head, "fenced")
-    with suppress(Unreachable):  # the next start says where the clone stands
-        ports.bus.retreat()
+    ports.bus.retreat()
     before = ports.bus.state_at(turn.claim.base)
     ports.journal.write(Idle(before.epoch, before.iteration, branch=turn.claim.branch))
     reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"
