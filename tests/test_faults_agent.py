@@ -83,13 +83,31 @@ def test_fault_63_the_exit_flag_is_taken_from_the_agents_copy(two: Pair) -> None
     goes_on(two)
 
 
-def test_fault_63_a_newer_epoch_that_the_agent_publishes_itself_ends_its_turn(two: Pair) -> None:
-    code, last, _ = ends(two, f"{WORK}{TAKES}git commit -qam mine; git push -q origin main")
+@pytest.mark.parametrize(
+    "by",
+    [
+        f"{WORK}{TAKES}git commit -qam mine; git push -q origin main",
+        f"{WORK}git clone -q $(git remote get-url origin) ../third\n"
+        f"(cd ../third; {TAKES}git commit -qam mine; git push -q)\n"
+        "git pull -q --no-rebase --no-edit origin main",
+    ],
+    ids=["published", "pulled"],
+)
+def test_fault_63_a_newer_epoch_at_the_remote_ends_the_turn_also_where_its_agent_has_it(two: Pair, by: str) -> None:
+    code, last, _ = ends(two, by)
 
     assert (code, last["code"]) == (8, "fenced")
     assert two.state()["epoch"] == 99
     assert any(two.ralph.git("show", f"{ref}:work-ralph.txt") == "1/ralph" for ref in two.ralph.rescued())
     assert two.turn("ralph") == 0
+    goes_on(two)
+
+
+def test_fault_63_a_damaged_state_that_the_agent_publishes_itself_is_restored(two: Pair) -> None:
+    code, last, warnings = ends(two, f"{WORK}echo '{{' >sync/state.json; git commit -qam mine; git push -q origin main")
+
+    assert (code, "state-edited" in warnings) == (0, True), last
+    assert (two.state()["iteration"], two.state()["epoch"]) == (2, 2)
     goes_on(two)
 
 
