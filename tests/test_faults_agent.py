@@ -87,9 +87,11 @@ def test_fault_63_the_exit_flag_is_taken_from_the_agents_copy(two: Pair) -> None
     "by",
     [
         f"{WORK}{TAKES}git commit -qam mine; git push -q origin main",
-        f"{WORK}git clone -q $(git remote get-url origin) ../third\n"
-        f"(cd ../third; {TAKES}git commit -qam mine; git push -q)\n"
-        "git pull -q --no-rebase --no-edit origin main",
+        (
+            f"{WORK}git clone -q $(git remote get-url origin) ../third\n"
+            f"(cd ../third; {TAKES}git commit -qam mine; git push -q)\n"
+            "git pull -q --no-rebase --no-edit origin main"
+        ),
     ],
     ids=["published", "pulled"],
 )
