@@ -58,6 +58,9 @@ _CORRUPT = (
 _FULL = "No space left on device|Disk quota exceeded"
 _LOCKED = r"\.lock': File exists"
 
+_UNSENT = _rules((Kind.LOCAL_CORRUPT, _CORRUPT))
+"""Why the objects did not leave this machine."""
+
 _UNPACKING = _rules(
     (Kind.REMOTE_FULL, _FULL),
     (Kind.POLICY, "exceeds maximum allowed size|fsck error"),

@@ -40,9 +40,9 @@ class Kind(StrEnum):
 
 
 class Patience(NamedTuple):
-    """How a kind is waited out: seconds before the second try, doubled up to `longest`; then whom it concerns is told.
+    """How a kind is waited out: seconds before the second try, doubled at each failure up to `longest`.
 
-    `alert` is the number of failures in a row after which a person hears of it.
+    `alert` is how many failures in a row a person hears of.
     """
 
     first: float
@@ -75,6 +75,8 @@ _JITTER = 0.25
 
 def pause(kind: Kind, failures: int, luck: float) -> float | None:
     """Return the seconds to wait after so many failures in a row (1 and more), None where waiting is no help.
+
+    OK and ALREADY are no failures.
 
     `luck` is a random number from 0 to 1: it only ever prolongs, so that two clones do not meet again and again.
     """
