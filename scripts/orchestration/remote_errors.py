@@ -126,11 +126,20 @@ def _found(done: Completed, ref: str) -> tuple[Kind, str]:
     row = max((row for row in rows if ref in {"", row.ref}), key=_gravity, default=None)
     if row:
         return _pushed(row, said, whole=not done.code or any(other.flag == "!" for other in rows))
+    if "ls-remote" in done.argv and done.code in {0, 2}:
+        return _looked(done.stdout)
     if done.code:
         return _failed(said, done)
     if ref and "--porcelain" in done.argv:
         return Kind.UNKNOWN, f"git does not say what became of {ref}"
     return Kind.OK, ""
+
+
+def _looked(listed: bytes) -> tuple[Kind, str]:
+    """Judge a look: git calls it a success also when it was told of nothing, or of a ref that a power cut emptied."""
+    if empty := re.search(r"^0+\t(.*)", listed.decode(errors="replace"), re.MULTILINE):
+        return Kind.REMOTE_BROKEN, f"the remote lists a ref without a value: {empty[1]}"
+    return (Kind.OK, "") if listed else (Kind.MISSING, "the remote lists no such ref")
 
 
 def _rows(done: Completed) -> Iterable[_Row]:

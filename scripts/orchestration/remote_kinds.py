@@ -11,7 +11,7 @@ class Kind(StrEnum):
     ALREADY = "already"
     """The remote had it before: a hand-off has landed; a claim is lost unless its nonce is mine."""
     CAS_LOST = "cas-lost"
-    """Somebody else moved the ref."""
+    """The ref has another value than was expected: somebody else's, or mine that had landed already."""
     REMOTE_BUSY = "remote-busy"
     """The ref is locked there, by a push under way or by one that died."""
     POLICY = "policy"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not-found"
     """There is no such repository."""
     MISSING = "missing"
-    """There is no such branch."""
+    """There is no such branch; or a connection was cut so early that none was listed, so it is looked at again."""
     LOCAL_LOCK = "local-lock"
     LOCAL_CORRUPT = "local-corrupt"
     LOCAL_TREE = "local-tree"
@@ -61,7 +61,7 @@ PATIENCE: dict[Kind, Patience | None] = {
     Kind.THROTTLED: Patience(120, 900, 2),
     Kind.AUTH: Patience(60, 600, 1),
     Kind.NOT_FOUND: Patience(60, 600, 1),
-    Kind.MISSING: None,
+    Kind.MISSING: Patience(1, 45, 3),
     Kind.LOCAL_LOCK: Patience(1, 30, 5),
     Kind.LOCAL_CORRUPT: None,
     Kind.LOCAL_TREE: None,
