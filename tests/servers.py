@@ -11,6 +11,7 @@ import select
 import shutil
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import threading
@@ -184,7 +185,7 @@ class _Request(BaseHTTPRequestHandler):
     server: _Site
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError, ValueError):  # a cut request need not be one
+        with contextlib.suppress(ConnectionError, ValueError, ssl.SSLError):  # a cut request need not be one
             super().handle()
 
     def do_GET(self) -> None:
@@ -245,9 +246,17 @@ class _Request(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def web(root: Path) -> Iterator[Web]:
-    """Serve the repositories below `root` over HTTP; pushes need `http.receivepack` there."""
+def web(root: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[Web]:
+    """Serve the repositories below `root` over HTTP, or HTTPS with a certificate and its key.
+
+    Pushes need `http.receivepack` there.
+    """
     site = _Site(root)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate[0], certificate[1])
+        site.socket = context.wrap_socket(site.socket, server_side=True, do_handshake_on_connect=False)
+        site.web.url = site.web.url.replace("http:", "https:")
     with _serving(site):
         yield site.web
 

@@ -4,6 +4,8 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -159,6 +161,14 @@ def is_too_large(here: Ground, url: str) -> Completed:
     return here.push(url)
 
 
+def is_no_good_commit(here: Ground, url: str) -> Completed:
+    here.remote.git("config", "receive.fsckObjects", "true")
+    text = here.project.git("cat-file", "commit", "HEAD").replace("person@localhost>", "person@localhost")
+    (here.root / "commit").write_text(text)
+    oid = here.project.git("hash-object", "-t", "commit", "--literally", "-w", str(here.root / "commit"))
+    return here.push(url, f"{oid}:{MAIN}")
+
+
 def meets_a_damaged_repository(here: Ground, url: str) -> Completed:
     (here.remote.path / MAIN).write_text("")
     here.remote.git("pack-refs", "--all", check=False)
@@ -194,6 +204,7 @@ PUSHES = [
     (goes_to_a_hidden_ref, Kind.POLICY, "(deny updating a hidden ref)", "there"),
     (lies_below_another_branch, Kind.POLICY, "cannot create 'refs/heads/main-x'", "there"),
     (is_too_large, Kind.POLICY, "pack exceeds maximum allowed size", "there"),
+    (is_no_good_commit, Kind.POLICY, "fsck error", "there"),
     (meets_a_damaged_repository, Kind.REMOTE_BROKEN, "missing necessary objects", "git fsck --full"),
     (is_killed_on_the_server, Kind.UNKNOWN, "unexpected disconnect", "git ls-remote there main"),
     (stalls_on_the_server, Kind.UNKNOWN, "git was ended after ", "git ls-remote there main"),
@@ -221,7 +232,10 @@ def test_a_push_is_understood(
 def test_of_two_pushes_at_the_same_moment_one_lands(here: Ground, url: str) -> None:
     base, mine = here.tip(), here.project.git("rev-parse", "HEAD")
     theirs = here.project.git("commit-tree", "-p", base, "-m", "theirs", "HEAD^{tree}")
-    here.hook("pre-receive", f"echo >>{here.root}/here; until [ $(wc -l <{here.root}/here) = 2 ]; do :; done\n")
+    here.hook(
+        "pre-receive",
+        f"echo >>{here.root}/here; until [ $(wc -l <{here.root}/here) = 2 ] || [ $((n+=1)) = 20000 ]; do :; done\n",
+    )
     lease = f"--force-with-lease={MAIN}:{base}"
 
     begun = {id_: here.git().reach("push", "--porcelain", lease, url, f"{id_}:{MAIN}") for id_ in (mine, theirs)}
@@ -251,6 +265,50 @@ def test_of_several_refs_each_has_its_own_fate(here: Ground, url: str) -> None:
     done = here.push(url, "--atomic", *specs[:2])
     assert [classify(done, ref) for ref in refs[:2]] == [Kind.POLICY, Kind.POLICY]
     assert classify(here.push(url, ":refs/heads/old")) is Kind.UNKNOWN  # nobody here asks for that
+
+
+HOST = """
+    import sys
+
+    def receive() -> list[bytes]:
+        lines = []
+        while size := int(sys.stdin.buffer.read(4), 16):
+            lines.append(sys.stdin.buffer.read(size - 4))
+        return lines
+
+    def send(line: str) -> None:
+        sys.stdout.buffer.write(f"{len(line) + 4:04x}{line}0000".encode())
+        sys.stdout.buffer.flush()
+
+    receive()
+    send("version=1")
+    for command in receive():
+        send(f"ng {command.split()[2].decode()} {WORDS}")
+"""
+"""A hook that speaks for a host, by git's own proc-receive protocol."""
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (f"cannot lock ref '{MAIN}': is at 1{'2' * 39} but expected 0{'3' * 39}", Kind.CAS_LOST),
+        ("incorrect old value provided", Kind.CAS_LOST),
+        ("Internal Server Error", Kind.REMOTE_BROKEN),
+        ("fatal error in commit_refs", Kind.REMOTE_BROKEN),
+        ("protected branch hook declined", Kind.POLICY),
+        ("push declined due to repository rule violations", Kind.POLICY),
+    ],
+)
+@every_scheme
+def test_a_host_s_own_words_for_a_refusal(here: Ground, url: str, words: str, kind: Kind) -> None:
+    here.remote.git("config", "receive.procReceiveRefs", "refs")
+    executable(
+        here.remote.path / "hooks" / "proc-receive", f"#!{sys.executable}\nWORDS = {words!r}\n{textwrap.dedent(HOST)}"
+    )
+
+    told = trouble(here.push(url), "there", "main")
+
+    assert (told.kind, told.text) == (kind, f"[remote rejected] ({words})")
 
 
 # --- what a server says of a fetch ------------------------------------------------------------------------------------
@@ -381,6 +439,32 @@ def test_ssh_tells_who_does_not_trust_whom(here: Ground, tmp_path: Path) -> None
     assert f'`ssh-keygen -f "{tmp_path}/sshd/wrong-hosts" -R "[127.0.0.1]:{shell.port}"`' in host.remedy
     assert "answer `git ls-remote there` by hand" in new.remedy
     assert "ssh-keygen -f" not in new.remedy
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("ERROR: Repository not found.", Kind.NOT_FOUND),
+        ("ERROR: Permission to them/their.git denied to me.", Kind.AUTH),
+        ("ERROR: something that nobody has thought of", Kind.UNKNOWN),
+    ],
+)
+def test_a_host_s_own_words_over_ssh(here: Ground, tmp_path: Path, words: str, kind: Kind) -> None:
+    with sshd(tmp_path / "sshd") as shell:
+        (shell.folder / "words").write_text(f"{words}\n")
+        authorized = shell.folder / "authorized"
+        authorized.write_text(f'command="cat {shell.folder}/words >&2; exit 1" {authorized.read_text()}')
+        assert classify(here.push(f"{shell.url}/x", GIT_SSH_COMMAND=shell.command()), MAIN) is kind
+
+
+def test_a_certificate_that_nobody_vouches_for(here: Ground, tmp_path: Path) -> None:
+    told = ["-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=127.0.0.1", "-days", "2"]
+    made = ["-keyout", str(tmp_path / "pem"), "-out", str(tmp_path / "crt")]
+    subprocess.run(["openssl", "req", *told, *made], check=True, capture_output=True)
+    with web(here.root, (tmp_path / "crt", tmp_path / "pem")) as site:
+        done = here.push(f"{site.url}/remote.git")
+
+    assert classify(done, MAIN) is Kind.AUTH, done
 
 
 @pytest.mark.parametrize("scheme", ["git", "http", "ssh"])
