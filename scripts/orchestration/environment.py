@@ -3,6 +3,22 @@
 import os
 from collections.abc import Mapping
 
+_SSH = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
+_UNHURRIED = {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "30"}
+"""Bytes a second, and how many seconds of less end a transfer."""
+_KEPT = (
+    "GIT_AUTHOR_",
+    "GIT_COMMITTER_",
+    "GIT_CONFIG_",
+    "GIT_EXEC_PATH",
+    "GIT_SSH",
+    "GIT_SSL_",
+    "GIT_HTTP_",
+    "GIT_PROXY_",
+    "GIT_ASKPASS",
+)
+"""What says who commits and how remotes are reached; any other GIT_* may tie git to another repository."""
+
 
 def inherited() -> dict[str, str]:
     """Return a copy of this process's environment."""
@@ -13,17 +29,32 @@ def for_git(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of every git call of ours (handoff.md, "Environment of every git call").
 
     Variables that git exports to hooks (GIT_DIR, GIT_INDEX_FILE, ...) are dropped: with them a daemon that was
-    started from a hook would write to another repository's index.
+    started from a hook would write to another repository's index. A stalled HTTP transfer ends by itself, sooner or
+    later as the person's own GIT_HTTP_LOW_SPEED_* say.
     """
-    return for_agent(environment) | {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "/bin/false",
-        "SSH_ASKPASS_REQUIRE": "never",
-        "GIT_EDITOR": "true",
-        "GIT_LITERAL_PATHSPECS": "1",
-        "LC_ALL": "C",
-        "LANGUAGE": "C",
-    }
+    return (
+        _UNHURRIED
+        | for_agent(environment)
+        | {
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "/bin/false",
+            "SSH_ASKPASS_REQUIRE": "never",
+            "GIT_EDITOR": "true",
+            "GIT_LITERAL_PATHSPECS": "1",
+            "LC_ALL": "C",
+            "LANGUAGE": "C",
+        }
+    )
+
+
+def for_remote(environment: Mapping[str, str], *, ssh_configured: bool) -> dict[str, str]:
+    """Return the environment of a git call of ours that talks to a remote: ssh asks nothing and ends a dead connection.
+
+    A person's own ssh command is left as it is, whichever variable or configuration (`ssh_configured`) names it.
+    """
+    if ssh_configured or not {"GIT_SSH", "GIT_SSH_COMMAND"}.isdisjoint(environment):
+        return dict(environment)
+    return {**environment, "GIT_SSH_COMMAND": _SSH}
 
 
 def for_agent(environment: Mapping[str, str]) -> dict[str, str]:
@@ -31,12 +62,11 @@ def for_agent(environment: Mapping[str, str]) -> dict[str, str]:
 
     An armed failpoint is ours alone.
     """
-    kept = ("GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_", "GIT_EXEC_PATH", "GIT_SSH", "GIT_SSL_CAINFO", "GIT_ASKPASS")
     return _with_fsync(
         {
             name: value
             for name, value in environment.items()
-            if name.startswith(kept) or not name.startswith(("GIT_", "GALPH_"))
+            if name.startswith(_KEPT) or not name.startswith(("GIT_", "GALPH_"))
         }
     )
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from orchestration.environment import for_git, with_identity
+from orchestration.environment import for_git, for_remote, with_identity
 from orchestration.errors import OrchestrationError
 from orchestration.git_errors import FLAGS, GitError, PathGoneError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
@@ -50,6 +50,7 @@ class Git:
         self.top = top
         self.environment = dict(environment)
         self._env = for_git(environment)
+        self._remote_env: dict[str, str] | None = None
         self._ident: tuple[str, str] | None = None
         self._dir: Path | None = None
         self._locks: dict[str, list[Path]] = {}
@@ -73,8 +74,17 @@ class Git:
             OrchestrationError: git is not installed (code `git-missing`).
 
         """
-        environment = {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env
-        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=environment, stdin=stdin, timeout=timeout)
+        return self._start(args, {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env, stdin, timeout)
+
+    def reach(self, *args: str, stdin: bytes = b"", timeout: float = TIMEOUT) -> Started:
+        """Start a git that talks to a remote, for `timeout` seconds at most; otherwise as `start`."""
+        if self._remote_env is None:
+            configured = self.call("config", "--get", "core.sshCommand").code == 0
+            self._remote_env = for_remote(self._env, ssh_configured=configured)
+        return self._start(args, self._remote_env, stdin, timeout)
+
+    def _start(self, args: Sequence[str], env: dict[str, str], stdin: bytes, timeout: float) -> Started:
+        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=env, stdin=stdin, timeout=timeout)
         try:
             return self.loop.start(request)
         except FileNotFoundError:

@@ -12,7 +12,8 @@ from orchestration.journal import Claim
 from orchestration.process import Started
 from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
-from orchestration.remote_errors import Kind, classify
+from orchestration.remote_errors import classify
+from orchestration.remote_kinds import Kind
 
 _TIMEOUT = 60.0
 
@@ -75,13 +76,13 @@ class Heart:
                 self._tell("lease", f"no sign of life has reached {self._remote.name} for {now - last:.0f} s; going on")
 
     def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
-        looked = self._git.start("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)
+        looked = self._git.reach("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)
         yield looked
         if looked().code:
             return False
         refs = self._remote.read_refs(looked())
         if refs.tip and refs.tip != self._git.resolve(self._remote.seen) and not self._git.has(refs.tip):
-            fetched = self._git.start("fetch", *self._remote.fetching(), timeout=_TIMEOUT)
+            fetched = self._git.reach("fetch", *self._remote.fetching(), timeout=_TIMEOUT)
             yield fetched
             if fetched().code and classify(fetched()) is not Kind.CAS_LOST:
                 return False
@@ -96,7 +97,7 @@ class Heart:
         made = self._git.start("commit-tree", self._git.empty_tree(), "-m", text)
         yield made
         beat, old = made().stdout.decode().strip(), refs.leases.get(claim.actor, "")
-        pushed = self._git.start(*self._remote.pushing(self._remote.lease(claim.actor), beat, old), timeout=_TIMEOUT)
+        pushed = self._git.reach(*self._remote.pushing(self._remote.lease(claim.actor), beat, old), timeout=_TIMEOUT)
         yield pushed
         return pushed().code == 0
 

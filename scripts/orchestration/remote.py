@@ -11,7 +11,8 @@ from typing import NamedTuple
 from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
 from orchestration.process import Completed
-from orchestration.remote_errors import Kind, Trouble, classify, trouble
+from orchestration.remote_errors import Trouble, classify, trouble
+from orchestration.remote_kinds import Kind
 
 TIMEOUT = 120.0
 """Seconds of one call; a transport without a stall timeout of its own (git://) is ended then."""
@@ -187,7 +188,7 @@ class Remote:
         return unreachable(trouble(done, self.name, self.branch))
 
     def _call(self, *args: str) -> Completed:
-        started, loop = self.git.start(*args, timeout=TIMEOUT), self.git.loop
+        started, loop = self.git.reach(*args, timeout=TIMEOUT), self.git.loop
         while not (self._hurry() or started.ended):  # in this order: to listen may be to hear of its end
             loop.step()
         if not started.ended:

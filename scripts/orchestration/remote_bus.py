@@ -19,7 +19,8 @@ from orchestration.journal import Claim, HandOff
 from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
 from orchestration.remote import Remote, unreachable
-from orchestration.remote_errors import Kind, Trouble
+from orchestration.remote_errors import Trouble
+from orchestration.remote_kinds import Kind
 from orchestration.settings import Config, SkipCI, Stale
 from orchestration.state import State, Token
 from orchestration.tree import Commit, File
