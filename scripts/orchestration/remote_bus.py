@@ -135,10 +135,10 @@ class RemoteBus:
             trouble = self.remote.push(offer, claim.base)
             failpoints.hit("claim.after_push")
             if trouble is None:
-                return self._claimed(claim, offer)
+                return self._claimed(claim, offer, offer)
         tip = self.remote.tip()
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
-            return self._claimed(claim, offer)
+            return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
             return Lost()
         self._tip = tip
@@ -146,7 +146,8 @@ class RemoteBus:
             return self.claim(claim, offer)
         raise _raised(trouble)
 
-    def _claimed(self, claim: Claim, offer: str) -> Claimed:
+    def _claimed(self, claim: Claim, offer: str, tip: str) -> Claimed:
+        self._tip = tip  # what the hand-off's push will find, if nobody commits meanwhile
         self._follow(HandOff(offer, claim.base))
         return Claimed(offer)
 
