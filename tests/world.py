@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +49,22 @@ class World:
         """Return the clone of a role."""
         return self.two.galph if role == "galph" else self.two.ralph
 
-    def start(self, role: str, *args: str, patch: str = "") -> subprocess.Popen[str]:
-        """Start a daemon of a role, whose lines are JSON; `patch` is Python that runs before it."""
+    def start(
+        self, role: str, *args: str, patch: str = "", env: dict[str, str] | None = None, under: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start a daemon of a role, whose lines are JSON.
+
+        `patch` is Python that runs before it; `under` is a command that is given its own as arguments.
+        """
         door = [str(DOOR)]
         if patch:
             door = ["-c", PATCHED.format(scripts=str(DOOR.parents[1]), patch=patch), *door]
         noted = AGENT.format(ledger=shlex.quote(str(self._ledger)), gate=shlex.quote(str(self._gate)))
         agent = executable(self.folder / "agent", noted)
         return subprocess.Popen(
-            [sys.executable, *door, "run", "--role", role, "--agent", agent, "--json", *args],
+            [*under, sys.executable, *door, "run", "--role", role, "--agent", agent, "--json", *args],
             cwd=self.clone(role).path,
+            env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -129,15 +135,23 @@ class World:
 
     # --- what must be ------------------------------------------------------------------------------------------------
 
-    def goes_on(self, turns: int = 3, patch: str = "") -> None:
-        """Start again, with no other help: the turn ends, another full iteration is done, and the promises hold."""
-        before = self.hand_offs()
+    def goes_on(self, turns: int = 3, patch: str = "", *, again: bool = False) -> list[Ran]:
+        """Start again, with no other help: the turn ends, another full iteration is done, and the promises hold.
+
+        `again`: the turn that was cut short may have had its agent cut short, which then runs again.
+        Returns how the turns ended.
+        """
+        before, cut, done = self.hand_offs(), self.two.state(), list[Ran]()
         for _ in range(turns):
-            done = self.run(self.two.state()["expected_actor"], patch=patch)
-            assert done.exit_code == 0, done
+            done.append(self.run(self.two.state()["expected_actor"], patch=patch))
+            assert done[-1].exit_code == 0, done
         assert self.hand_offs() == before + turns
-        assert set(self.ran().values()) == {1}, self.ran()
+        ran = self.ran()
+        if again:
+            ran[f"{cut['iteration']}/{cut['expected_actor']}"] = 1
+        assert set(ran.values()) == {1}, ran
         self.two.check()
+        return done
 
     def reach(self, url: str, push_url: str | None = None) -> None:
         """Have both clones reach the remote another way."""
@@ -150,7 +164,9 @@ class World:
 def ended(daemon: subprocess.Popen[str]) -> Ran:
     """Wait for the end of a daemon; return how it ended."""
     out, _ = daemon.communicate(timeout=PATIENCE)
-    return told(daemon.returncode, out)
+    lines = [line for line in out.splitlines(keepends=True) if line.startswith("{")]  # the rest is for people
+    assert lines, out
+    return told(daemon.returncode, "".join(lines))
 
 
 def world(folder: Path) -> World:
