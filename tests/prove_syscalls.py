@@ -5,12 +5,13 @@ must go on without a person, and the history of remote and clones must keep its 
 """
 
 import argparse
+import io
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,7 +98,8 @@ def is_cut(here: World, point: Point) -> bool:
 @contextmanager
 def served(folder: Path) -> Iterator[World]:
     """Give a world whose remote lives in processes of its own, and in which it is ralph's turn to follow galph."""
-    here = world(folder)
+    with redirect_stdout(io.StringIO()):  # what init says
+        here = world(folder)
     with git_daemon(folder) as url:
         here.reach(f"{url}/hub.git")
         here.two.galph.write("src/app.py", "print('hello, and more')\n")
@@ -118,7 +120,8 @@ def main() -> int:
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="galph-syscalls-"))
     seal(place / "home")
-    (place / "home" / ".gitconfig").write_text("[user]\n\tname = A Person\n\temail = person@localhost\n")
+    who = "[user]\n\tname = A Person\n\temail = person@localhost\n[init]\n\tdefaultBranch = main\n"
+    (place / "home" / ".gitconfig").write_text(who)
     wanted = given.verb or VERBS
     points = every(place, wanted) if given.all else iter([point for point in SAMPLE if point.verb in wanted])
     kills, broken = 0, 0
@@ -146,7 +149,7 @@ def every(place: Path, verbs: tuple[str, ...] | list[str]) -> Iterator[Point]:
     """Yield every point of a turn: how often each command makes each call is counted in an undisturbed turn."""
     for verb in verbs:
         with served(place / f"count-{verb}") as here:
-            is_cut(here, Point(verb, CHANGING, 1_000_000))
+            assert not is_cut(here, Point(verb, CHANGING, 65_535))
             log = here.folder / "wrapped" / "strace"
             trace = log.read_text() if log.exists() else ""
         most: dict[str, int] = {}

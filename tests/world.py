@@ -171,10 +171,9 @@ def ended(daemon: subprocess.Popen[str]) -> Ran:
 
 def world(folder: Path) -> World:
     """Make a remote and two clones of it, whose git calls are counted."""
-    config = Path(os.environ["HOME"]) / ".gitconfig"
     two = pair(folder)
-    with config.open("a") as stream:
-        stream.write(f"[trace2]\n\tnormalTarget = {folder}/trace\n\tnormalBrief = true\n")
+    two.hub.git("config", "--global", "trace2.normalTarget", str(folder / "trace"))
+    two.hub.git("config", "--global", "trace2.normalBrief", "true")
     return World(two, folder)
 
 
