@@ -145,11 +145,16 @@ class Pair:
         assert len(back) == forced, back
 
     def _check_nothing_lost(self) -> None:
-        """I3: every commit that a local HEAD ever had is reachable from the remote's branch or a ref of its clone."""
+        """I3: every commit that a local HEAD ever had is reachable from the remote's branch or a ref of its clone.
+
+        Git notes where HEAD is to go before it goes there: it was where it went on from.
+        """
         published = set(self.hub.git("rev-list", "--all").split())
         for clone in self.clones():
             kept = set(clone.git("rev-list", "--all").split())
-            ever = set(clone.git("reflog", "show", "--format=%H", "HEAD").split())
+            log = clone.path / clone.git("rev-parse", "--git-path", "logs/HEAD")
+            ever = {line.split()[0] for line in log.read_text().splitlines()} - {"0" * 40}
+            ever.add(clone.git("rev-parse", "HEAD"))
             assert ever <= published | kept, (clone.path, ever - published - kept)
 
 

@@ -1,9 +1,19 @@
 """How a local branch, and the work tree that has it checked out, follow what is published."""
 
 import os
+from collections.abc import Sequence
 
 from orchestration.git import Git
-from orchestration.git_errors import GitError
+from orchestration.git_errors import GitError, explained
+from orchestration.process import Why
+from orchestration.scratch_index import tree_of_files
+from orchestration.tree import Commit
+
+_MOVING = "refs/orchestration/moving"
+"""Where a branch and its work tree are being moved to."""
+
+_GIT_DIES = 128
+"""The exit code with which git gives up; more is a signal's."""
 
 
 def merged(git: Git, ours: str, theirs: str) -> tuple[str, list[str]]:
@@ -23,15 +33,78 @@ def merged(git: Git, ours: str, theirs: str) -> tuple[str, list[str]]:
 def fast_forward(git: Git, branch: str, to: str) -> bool:
     """Move a branch forward, and the work tree with it where it is checked out.
 
-    False: `to` does not contain the branch, or files are in the way. A branch that is ahead stays, which is true.
+    False: `to` does not contain the branch, or files are in the way, also ignored ones: they are a person's all the
+    same. A branch that is ahead stays, which is true.
+
+    Raises:
+        GitError: git was killed; `finish_move` does the rest.
+
     """
     if git.has_checked_out(branch):
-        return git.call("merge", "--ff-only", "--quiet", "--no-stat", "--no-verify-signatures", to).code == 0
+        quiet = ("--quiet", "--no-stat", "--no-verify-signatures", "--no-overwrite-ignore")
+        return _move(git, branch, to, ("merge", "--ff-only", *quiet, to))
     ref = f"refs/heads/{branch}"
     here = git.resolve(ref) or ""
     if here and not git.is_ancestor(here, to):
         return git.is_ancestor(to, here)
     return git.update_ref(ref, to, here, "orchestrator: follow the remote")
+
+
+def _move(git: Git, branch: str, to: str, command: Sequence[str]) -> bool:
+    """Have git change branch and work tree; a mark stands as long as a kill would leave them half changed."""
+    mark = f"{_MOVING}/{branch}"
+    git.ask("update-ref", mark, to)
+    done = git.call(*command)
+    locked = b".lock': File exists" in done.stderr
+    if done.why is not Why.EXITED or done.code > _GIT_DIES:
+        raise GitError(done)
+    git.delete_ref(mark, to)
+    if locked:
+        raise explained(done, locked=True)
+    return done.code == 0
+
+
+def finish_move(git: Git, branch: str) -> str | None:
+    """Finish what a kill has cut short of moving branch and work tree; return the ref of bytes that were in the way.
+
+    The files that were to change are the move's. What some of them hold beside the old and the new content, half a
+    file or what a person wrote since, is kept first.
+    """
+    mark, ref = f"{_MOVING}/{branch}", f"refs/heads/{branch}"
+    to, here, kept = git.resolve(mark), git.resolve(ref), None
+    if to is None:
+        return None
+    ours = here is not None and git.has_checked_out(branch) and git.operation() is None
+    if ours and here and here != to and (git.is_ancestor(here, to) or is_rescued(git, here)):
+        changes = git.difference(here, to)
+        kept = _keep_strange(git, branch, (here, to), [change.path for change in changes])
+        stay = [change.path for change in changes if change.mode != "0"]
+        rows = b"".join(os.fsencode(path) + b"\0" for path in stay)
+        if stay:
+            told = ("--pathspec-from-file=-", "--pathspec-file-nul")
+            git.ask("restore", "--staged", "--worktree", "--quiet", f"--source={to}", *told, stdin=rows)
+        gone = [change.path for change in changes if change.mode == "0"]
+        git.unset_index(gone)
+        for path in gone:
+            (git.top / path).unlink(missing_ok=True)
+        git.update_ref(ref, to, here, "orchestrator: finish what was cut short")
+    git.delete_ref(mark, to)
+    return kept
+
+
+def _keep_strange(git: Git, branch: str, ends: tuple[str, str], paths: Sequence[str]) -> str | None:
+    """Keep the files among `paths` that are as in neither of two commits; return the rescue ref, None for none."""
+    there = [path for path in paths if os.path.lexists(git.top / path)]
+    tree = tree_of_files(git, there, git.top / git.paths_of(["orchestration"])[0])
+    strange = set(there)
+    for end in ends:
+        strange &= {change.path for change in git.difference(end, tree)}
+    if not strange:
+        return None
+    commit = git.commit_tree(Commit(tree, [ends[0]], "rescue: files of a move that was cut short\n"))
+    ref = f"refs/rescue/{branch}/move/{commit}/1"
+    git.update_ref(ref, commit, "", "rescue: files of a move that was cut short")
+    return ref
 
 
 def is_rescued(git: Git, commit: str) -> bool:
@@ -43,9 +116,13 @@ def leave(git: Git, branch: str, to: str) -> bool:
     """Take a branch off commits that a rescue ref holds, to `to`; every changed file stays. False: git could not.
 
     The one move of a local branch that is not forward (handoff.md, "Withheld turn").
+
+    Raises:
+        GitError: git was killed; `finish_move` does the rest.
+
     """
     if git.has_checked_out(branch):
         git.call("update-index", "-q", "--refresh")  # reset refuses where the index knows no times: of our leftovers
-        return git.call("reset", "--keep", "--quiet", to).code == 0
+        return _move(git, branch, to, ("reset", "--keep", "--quiet", to))
     ref = f"refs/heads/{branch}"
     return git.update_ref(ref, to, git.resolve(ref) or "", "orchestrator: leave what is rescued")

@@ -19,6 +19,8 @@ from orchestration.journal import Claim, Idle, Posted, claim_of
 from orchestration.reaper import survivors
 from orchestration.remote_bus import RemoteBus
 from orchestration.sharing import obstacles
+from orchestration.stale_locks import locks as locks_of_git
+from orchestration.stale_locks import others
 from orchestration.standstill import require_own, standstill
 from orchestration.workspace import refuse_links, refuse_operation
 
@@ -131,16 +133,16 @@ def locks(scene: Scene) -> Iterator[Finding]:
             f"process {holder.pid} holds this clone since {holder.since}: a second start exits 7",
             "`orchestrator status` shows it; `orchestrator stop` ends it after its turn",
         )
-    standing = scene.git.locks(scene.branch) if scene.workspace.git else []
+    standing = locks_of_git(scene.git, scene.branch) if scene.workspace.git else []
     yield from (_lock(scene, path) for path in standing)
     if not (holder or standing):
         yield Finding("locks", Level.OK, "nobody holds this clone")
 
 
 def _lock(scene: Scene, path: Path) -> Finding:
-    others = scene.git.others()
-    if others:
-        pids = ", ".join(map(str, sorted(others)))
+    git_processes = others(scene.git)
+    if git_processes:
+        pids = ", ".join(map(str, sorted(git_processes)))
         return Finding("locks", Level.ADVICE, f"a git works here ({pids}) and holds {path}", "let it end")
     claim = claim_of(scene.entry)
     if claim and path.stat().st_mtime >= datetime.fromisoformat(claim.claimed_at).timestamp():

@@ -10,6 +10,7 @@ from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, Stampe
 from orchestration.patience import Patience
 from orchestration.ports import Ports
 from orchestration.process import Loop
+from orchestration.remote_kinds import Kind
 from orchestration.settings import SyncSettings
 from orchestration.state import Actor
 from orchestration.turn import STEPS, fenced
@@ -83,6 +84,7 @@ class Daemon:
         self._restarted = claim is not None
         if claim:  # no second agent starts beside a living one
             ports.end_leavings(claim)
+        ports.tidy()
         while True:
             halt = self._stops.halt() if isinstance(entry, _BEFORE_THE_AGENT) else None
             if halt is None and isinstance(entry, Idle):
@@ -144,6 +146,8 @@ class Daemon:
             return Halt(trouble.exit_code, trouble.code, trouble.message, trouble.remedy)
         self._tell(ports, f"{trouble.message}; trying again ({trouble.remedy})", trouble.kind)
         self._rest(pause)
+        if trouble.kind == Kind.LOCAL_LOCK:
+            ports.tidy()
         return self._stops.halt() or self._asked_to_stop()
 
     def _asked_to_stop(self) -> Halt | None:

@@ -6,7 +6,6 @@ Every path is relative to the top of the work tree, as text with surrogate escap
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,6 @@ from orchestration.git_errors import FLAGS, GitError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.packing import Folder, Pack
 from orchestration.process import Completed, Loop, Request, Started
-from orchestration.reaper import working_in
 from orchestration.tree import Change, Commit, Dirt, File, read_status
 
 TIMEOUT = 600.0
@@ -53,7 +51,6 @@ class Git:
         self._remote_env: dict[str, str] | None = None
         self._ident: tuple[str, str] | None = None
         self._dir: Path | None = None
-        self._locks: dict[str, list[Path]] = {}
         self._reader = ObjectReader(loop, ("git", *FLAGS), top, self._env, TIMEOUT)
 
     # --- the door ----------------------------------------------------------------------------------------------------
@@ -352,31 +349,9 @@ class Git:
         """Delete a ref that still has the value `old`."""
         self.ask("update-ref", "-d", ref, old)
 
-    def locks(self, branch: str) -> list[Path]:
-        """Return the locks that stand in the way of index, HEAD, and the branch here and as it was seen at a remote."""
-        if branch not in self._locks:
-            refs = (f"refs/heads/{branch}.lock", f"refs/orchestration/seen/{branch}.lock")
-            names = ("index.lock", "HEAD.lock", *refs, "packed-refs.lock")
-            asked = [word for name in names for word in ("--git-path", name)]
-            self._locks[branch] = [self.top / path for path in self.ask("rev-parse", *asked).splitlines()]
-        return [path for path in self._locks[branch] if path.exists()]
-
-    def others(self) -> set[int]:
-        """Return the git processes that work in this tree and are not ours."""
-        return set(working_in(self.top, "git")) - self.loop.children()
-
-    def break_locks(self, branch: str, since: datetime) -> list[str]:
-        """Remove the locks that a git left which was killed after `since`; return them.
-
-        The caller holds the work tree's lock and has ended the turn's processes; while any other git works here, all
-        stay.
-        """
-        stale = [path for path in self.locks(branch) if path.stat().st_mtime >= since.timestamp()]
-        if not stale or self.others():
-            return []
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return [str(path) for path in stale]
+    def paths_of(self, names: Iterable[str]) -> list[str]:
+        """Return where this work tree has these files of its git dir, relative to `top` or absolute."""
+        return self.ask("rev-parse", *(word for name in names for word in ("--git-path", name))).splitlines()
 
     def unset_index(self, paths: Iterable[str]) -> None:
         """Take these paths out of the person's index; the files stay."""

@@ -1,10 +1,12 @@
 """The person's files in a git work tree: looked at before a turn, pinned, kept, and told about (work.Work)."""
 
+import os
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
 
-from orchestration import failpoints
+from orchestration import branches, failpoints
 from orchestration.branches import fast_forward, is_rescued
 from orchestration.bus import Fenced
 from orchestration.collect import listed
@@ -12,8 +14,9 @@ from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
+from orchestration.stale_locks import break_of_turn, break_unmoved
 from orchestration.state import CONFLICT, WITHHELD, Failure, State
-from orchestration.tree import Dirt
+from orchestration.tree import Change, Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
 from orchestration.workspace import refuse_operation
@@ -95,13 +98,23 @@ class GitWork:
                 code="local-ahead" if ahead else "local-diverged",
                 remedy=(push if ahead else f"{merge}, and {push}") + (leave if is_rescued(self._git, here) else ""),
             )
-        changed = {change.path for change in self._git.difference(here, base)}
-        blocked = [path for path in [*dirt.tracked, *dirt.untracked] if path in changed]
+        blocked = self._in_the_way(dirt, self._git.difference(here, base))
         raise Refused(
             f"uncommitted files are in the way of what {self._config.sync.remote} has:"
-            f"{_BETWEEN}{listed(blocked or dirt.tracked, _BETWEEN)}",
+            f"{_BETWEEN}{listed(blocked, _BETWEEN)}",
             code="would-overwrite",
             remedy="commit them, or put them aside: `git stash --include-untracked`",
+        )
+
+    def _in_the_way(self, dirt: Dirt, changes: Sequence[Change]) -> list[str]:
+        """Return what lies uncommitted where a commit would put something else; ignored files count."""
+        lying = {*dirt.tracked, *dirt.untracked}
+        lying |= {change.path for change in changes if change.new and os.path.lexists(self._git.top / change.path)}
+        paths = [change.path for change in changes]
+        return sorted(
+            path
+            for path in lying
+            if any(path == to or path.startswith(f"{to}/") or to.startswith(f"{path}/") for to in paths)
         )
 
     def _require_clean(self, dirt: Dirt, carry: Carry | None) -> None:
@@ -256,6 +269,15 @@ class GitWork:
         commits = [f"{short} {subject}" for short, subject in self._git.subjects(base, head)]
         return Summary(commits, *self._git.shortstat(base, head))
 
-    def break_locks(self, claim: Claim) -> list[str]:
-        """Remove the locks that a killed git of the turn left; return them."""
-        return self._git.break_locks(claim.branch, datetime.fromisoformat(claim.claimed_at))
+    def break_locks(self, claim: Claim | None) -> list[str]:
+        """Remove the locks that a killed git of the turn left; without one, those of which nothing moves."""
+        if claim is None:
+            return break_unmoved(self._git, self._branch)
+        return break_of_turn(self._git, claim.branch, datetime.fromisoformat(claim.claimed_at))
+
+    def finish_move(self) -> None:
+        """Bring the work tree to the commit to which a killed git of ours was bringing it."""
+        kept = branches.finish_move(self._git, self._branch)
+        if kept:
+            text = f"a git of ours was killed while it changed files; what it left half-written is kept in {kept}"
+            self._tell("move-finished", text)

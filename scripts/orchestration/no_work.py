@@ -88,6 +88,9 @@ class NoWork:
         """Tell of nothing."""
         return Summary([], 0, 0, 0)
 
-    def break_locks(self, claim: Claim) -> list[str]:  # noqa: ARG002
+    def break_locks(self, claim: Claim | None) -> list[str]:  # noqa: ARG002
         """Find none."""
         return []
+
+    def finish_move(self) -> None:
+        """Find nothing half done."""

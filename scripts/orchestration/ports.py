@@ -63,10 +63,16 @@ class Ports:
         self.runner.reap(claim)
         self.break_locks(claim)
 
-    def break_locks(self, claim: Claim) -> None:
-        """Remove the locks that a killed git of a turn left, and say so."""
+    def tidy(self) -> None:
+        """Take away what killed gits of ours left, and finish what they were at."""
+        self.break_locks(None)
+        self.work.finish_move()
+
+    def break_locks(self, claim: Claim | None) -> None:
+        """Remove the locks that a killed git left, and say so."""
+        whose = f"a git of {claim.name}" if claim else "a git"
         for lock in self.work.break_locks(claim):
-            self.tell("lock-removed", f"a git of {claim.name} was killed and left {lock}; it was removed")
+            self.tell("lock-removed", f"{whose} was killed and left {lock}; it was removed")
 
     def tell(self, code: str, text: str) -> None:
         """Emit a warning that a person should see."""

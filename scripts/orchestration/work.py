@@ -79,5 +79,8 @@ class Work(Protocol):
     def summary(self, base: str, head: str) -> Summary:
         """Tell what lies between two heads."""
 
-    def break_locks(self, claim: Claim) -> list[str]:
-        """Remove the locks that a killed command of the turn left; return them."""
+    def break_locks(self, claim: Claim | None) -> list[str]:
+        """Remove the locks that a killed command left, of a turn or of none; return them."""
+
+    def finish_move(self) -> None:
+        """Finish what a killed command left half done to the work tree."""
