@@ -17,11 +17,9 @@ from orchestration.settings import SyncSettings
 from pair import PATIENCE, Pair, events, pair, running, until
 from test_remote_bus import COMMITS, Later, Turn, pushes, take_over
 
-BEATS = ("-c", "sync.heartbeat=0.05", "-c", "sync.lease=0.3", "-c", "limits.turn_timeout=8")
+BEATS = ("-c", "sync.heartbeat=0.05", "-c", "sync.lease=0.3", "-c", "limits.turn_timeout=60")
 LEASE = "refs/orchestration/main/lease/galph"
 TELLS = "logs/main/latest/events.jsonl"
-
-pytest_plugins: list[str] = []
 
 
 @pytest.fixture
@@ -282,7 +280,7 @@ def waiting(daemon: subprocess.Popen[str]) -> str:
     assert daemon.stdout
     for line in daemon.stdout:
         event = json.loads(line)
-        if event["type"] == "waiting":
+        if event["event"] == "waiting":
             return str(event["why"])
     raise AssertionError("it ended")
 
@@ -302,7 +300,7 @@ def test_an_outage_is_waited_out_and_the_agent_is_not_run_again(two: Pair) -> No
         away.rename(two.hub.path)
         ended = events(daemon)
     assert (daemon.returncode, ran(two)) == (0, ["ran"])
-    assert [event for event in ended if event["type"] == "waiting"] == []  # told once
+    assert [event for event in ended if event["event"] == "waiting"] == []  # told once
     two.check()
 
 
