@@ -137,7 +137,7 @@ def test_a_branch_that_is_taken_back_stops_the_agent_and_nothing_moves(
     two.hub.git("update-ref", "refs/heads/main", two.galph.git("rev-parse", "HEAD^"))
     assert turn("exit 0").exit_code == 0
     assert kept(two.hub, "main", "mine.txt") == "mine"
-    two.check()
+    assert [stamp.kind for stamp in two.stamps()] == ["claim", "hand-off"]
 
 
 def test_a_damaged_state_says_nothing_of_who_owns_the_turn(two: Pair, turn: Turn) -> None:
