@@ -54,6 +54,7 @@ class EventLoop:
         self.woken = False  # by another thread; whoever waits for that sets it back
         self._catch = (*catch, signal.SIGCHLD)
         self._arrived: list[int] = []
+        self._heard = False  # something, perhaps between two steps: then the next one must not wait for more
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._crowded = _CROWD
@@ -130,6 +131,8 @@ class EventLoop:
         while self._timers and self._timers[0][2].idle:
             heapq.heappop(self._timers)
         deadline = self._timers[0][0] if self._timers else None
+        if self._heard:
+            self._heard, deadline = False, self.clock.monotonic()
         for key, _ in self.clock.wait(deadline, self._selector):
             if self._selector.get_map().get(key.fd) is key:  # not closed by an earlier callback of this round
                 key.data()
@@ -140,6 +143,7 @@ class EventLoop:
         """Take what has arrived, without waiting: a signal counts from its arrival, not from the next `step`."""
         while heard := self._ear.read(4096):
             self.woken |= b"\0" in heard
+        self._heard |= bool(self._arrived)
         arrived, self._arrived = self._arrived, []  # the byte that woke us may be lost in a full pipe, these are not
         self.signals += [signal.Signals(number) for number in arrived if number != signal.SIGCHLD]
         if signal.SIGCHLD in arrived:

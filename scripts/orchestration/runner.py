@@ -161,10 +161,12 @@ class Runner:
 
     def _serve(self, child: Child, before_stop: Callable[[], None], lost: Callable[[], object]) -> Completed:
         """Serve the agent until it has ended, stopping it when that is wanted."""
-        asked = self._obey(child, 0, before_stop)
+        asked, taken = self._obey(child, 0, before_stop), False
         while child.completed is None:
             self._loop.step()
-            if lost():
+            if lost() and not taken and child.code is None:
+                taken = True
+                before_stop()  # its exit code will be ours, not its own
                 child.stop()
             asked = self._obey(child, asked, before_stop)
         return child.completed
