@@ -164,9 +164,9 @@ class Runner:
         asked = self._obey(child, 0, before_stop)
         while child.completed is None:
             self._loop.step()
-            if lost():
-                child.stop()
             asked = self._obey(child, asked, before_stop)
+            if lost():  # in this order: to listen for a stop may be to hear of the end of what this waits for
+                child.stop()
         return child.completed
 
     def _obey(self, child: Child, asked: int, before_stop: Callable[[], None]) -> int:
