@@ -29,7 +29,7 @@ from pair import Pair, pair
 from prove_kills import seal
 from scene import LEFTOVER, Scene
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds after which a daemon counts as hanging."""
 
 POINTS = sorted(name for name in failpoints.NAMES if not name.startswith(("init.", "undo.")))

@@ -114,7 +114,7 @@ def test_fault_04_an_agent_that_outlives_its_daemon_is_ended_and_its_tree_kept(s
             assert any('"waiting"' in line for line in again.stdout)
             assert (scene.runs("1/ralph"), scene.ledger.somebody_runs()) == (1, False)  # dead, and nobody in its place
             scene.back()
-        again.communicate(timeout=60)
+        again.communicate(timeout=180)  # a repository that is not there is asked for once a minute
     assert again.returncode == 0
     assert not scene.ledger.lines("overlap")
     assert (scene.runs("1/ralph"), scene.runs("1/ralph", "ended")) == (2, 1)
