@@ -29,7 +29,7 @@ from pair import Pair, pair
 from prove_kills import seal
 from scene import LEFTOVER, Scene
 
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds after which a daemon counts as hanging."""
 
 POINTS = sorted(name for name in failpoints.NAMES if not name.startswith(("init.", "undo.")))
@@ -179,6 +179,7 @@ class Trial:
         if self.case.scenario == "person-pushes":
             assert scene.two.hub.git("show", "main:note.txt") == "by hand"
         scene.goes_on()
+        assert scene.ledger.lines("overlap") == []
 
     def _everything(self) -> list[str]:
         """Return what a restart must leave as it is, in all three repositories."""

@@ -29,7 +29,7 @@ from prove_kills import Ledger, Line, reruns, seal
 from scene import Scene
 
 ROLES = ("galph", "ralph")
-STANDSTILL = 300.0
+STANDSTILL = 600.0
 """Seconds without a hand-off after which the night counts as stuck."""
 
 
@@ -38,7 +38,7 @@ class Pace(NamedTuple):
 
     kill: float = 6.0
     push: float = 4.0
-    outage: float = 20.0
+    outage: float = 90.0
 
 
 @dataclass

@@ -42,14 +42,13 @@ def closing(said: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "failpoint",
+    ("failpoint", "meanwhile"),
     [
-        pytest.param("journal.before_write", id="fault-01-before-the-claim-is-noted"),
-        pytest.param("journal.after_write", id="fault-02-the-claim-is-noted"),
-        pytest.param("claim.before_push", id="fault-02-before-the-push-of-the-claim"),
+        pytest.param("journal.before_write", "nothing", id="fault-01-before-the-claim-is-noted"),
+        pytest.param("journal.after_write", "a person pushes", id="fault-02-the-claim-is-noted-and-a-person-pushes"),
+        pytest.param("claim.before_push", "nothing", id="fault-02-before-the-push-of-the-claim"),
     ],
 )
-@pytest.mark.parametrize("meanwhile", ["nothing", "a person pushes"])
 def test_a_claim_that_was_not_pushed_leaves_no_trace(scene: Scene, failpoint: str, meanwhile: str) -> None:
     before = scene.two.tip()
     assert scene.turn("galph", f"{failpoint}:KILL") == KILLED
@@ -115,7 +114,7 @@ def test_fault_04_an_agent_that_outlives_its_daemon_is_ended_and_its_tree_kept(s
             assert any('"waiting"' in line for line in again.stdout)
             assert (scene.runs("1/ralph"), scene.ledger.somebody_runs()) == (1, False)  # dead, and nobody in its place
             scene.back()
-        again.communicate(timeout=60)
+        again.communicate(timeout=180)  # a repository that is not there is asked for once a minute
     assert again.returncode == 0
     assert not scene.ledger.lines("overlap")
     assert (scene.runs("1/ralph"), scene.runs("1/ralph", "ended")) == (2, 1)
@@ -125,28 +124,38 @@ def test_fault_04_an_agent_that_outlives_its_daemon_is_ended_and_its_tree_kept(s
     scene.goes_on()
 
 
+AFTER_THE_AGENT = {
+    "05": ("turn.agent_ended", "turn.ran", "turn.checked"),
+    "06": ("stamp.built", "settle.before_push"),
+    "07": (
+        *("settle.after_push", "settle.before_ref:2", "settle.after_ref:2"),
+        *("settle.after_file:2", "settle.after_index:2", "turn.settled"),
+    ),
+}
+"""Where a daemon is killed, by fault; the first pass of some is the claim's."""
+
+OTHERS = [
+    ("05", "turn.ran", "a person pushes"),
+    ("06", "settle.before_push", "a person pushes"),
+    ("07", "settle.after_push", "a person pushes"),
+    ("07", "settle.after_push", "the peer goes on"),
+    ("07", "turn.settled", "the peer goes on"),
+]
+
+
 @pytest.mark.parametrize(
-    "failpoint",
+    ("failpoint", "meanwhile"),
     [
-        *(pytest.param(name, id=f"fault-05-{name}") for name in ("turn.agent_ended", "turn.ran", "turn.checked")),
-        *(pytest.param(name, id=f"fault-06-{name}") for name in ("stamp.built", "settle.before_push")),
-        *(
-            pytest.param(name, id=f"fault-07-{name}")
-            for name in (
-                "settle.after_push",
-                "settle.before_ref:2",
-                "settle.after_ref:2",
-                "settle.after_file:2",
-                "settle.after_index:2",
-                "turn.settled",
-            )
-        ),
+        pytest.param(name, meanwhile, id=f"fault-{fault}-{name}-{meanwhile}")
+        for fault, name, meanwhile in [
+            *((fault, name, "nothing") for fault, names in AFTER_THE_AGENT.items() for name in names),
+            *OTHERS,
+        ]
     ],
 )
-@pytest.mark.parametrize("meanwhile", ["nothing", "a person pushes", "the peer goes on"])
 def test_a_daemon_killed_after_its_agent_ended_runs_none_again(scene: Scene, failpoint: str, meanwhile: str) -> None:
     assert scene.turn("galph") == 0
-    name, _, nth = failpoint.partition(":")  # the first pass is the claim's
+    name, _, nth = failpoint.partition(":")
     leaving = scene.agent(last=LEFTOVER, name="leaving")
     assert scene.turn("ralph", f"{name}:KILL:{nth or 1}", agent=leaving) == KILLED
     landed = scene.two.state()["expected_actor"] == "galph"
@@ -166,15 +175,15 @@ def test_a_daemon_killed_after_its_agent_ended_runs_none_again(scene: Scene, fai
 # --- the power is cut (9, 10) -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["nothing", "half", "all but a byte"])
 @pytest.mark.parametrize(
-    "file",
+    ("file", "part"),
     [
-        pytest.param("sync/state.json", id="fault-10-state-in-the-work-tree"),
-        pytest.param("sync/.state.json.tmp", id="fault-10-state-being-written"),
-        pytest.param(".git/orchestration/.journal.json.tmp", id="fault-10-journal-being-written"),
-        pytest.param(".git/orchestration/.instance.json.tmp", id="fault-10-identity-being-written"),
-        pytest.param(".git/orchestration/observed.json", id="fault-10-what-was-observed"),
+        pytest.param(STATE, "nothing", id="fault-10-empty-state-in-the-work-tree"),
+        pytest.param(STATE, "half", id="fault-10-half-a-state-in-the-work-tree"),
+        pytest.param(STATE, "all but a byte", id="fault-10-most-of-a-state-in-the-work-tree"),
+        pytest.param(".git/orchestration/.journal.json.tmp", "half", id="fault-10-journal-being-written"),
+        pytest.param(".git/orchestration/.instance.json.tmp", "nothing", id="fault-10-identity-being-written"),
+        pytest.param(".git/orchestration/observed.json", "half", id="fault-10-what-was-observed"),
     ],
 )
 def test_a_file_cut_short_in_mid_turn_stops_nobody(scene: Scene, file: str, part: str) -> None:
@@ -231,7 +240,7 @@ def test_an_empty_file_of_git_halts_its_clone_and_costs_nothing(scene: Scene, pa
         done = clone.run("--role", "ralph", "--once", "--json", "--agent", scene.agent())
         assert done.returncode == 3, done.stdout
         assert closing(done.stdout)
-    assert (scene.two.tip(), clone.journal(), file.read_bytes()) == (tip, "ran", b"")
+    assert (scene.two.tip(), file.read_bytes()) == (tip, b"")
 
     subprocess.run(["sh", "-ec", remedy], cwd=clone.path, check=True)
     assert scene.turn("ralph") == 0
@@ -258,8 +267,9 @@ def test_fault_11_a_server_that_dies_after_it_moved_the_branch_is_counted_once(s
     scene.goes_on()
 
 
-@pytest.mark.parametrize("push", ["the claim's", "the hand-off's"])
-@pytest.mark.parametrize("daemon", ["waits", "is killed and started again"])
+@pytest.mark.parametrize(
+    ("push", "daemon"), [("the claim's", "is killed and started again"), ("the hand-off's", "waits")]
+)
 def test_fault_12_a_server_that_dies_holding_a_lock_is_waited_for(scene: Scene, push: str, daemon: str) -> None:
     mark, nth = scene.folder / "died", 1 + (push != "the claim's")
     scene.hook(
@@ -576,16 +586,19 @@ def let_pass(scene: Scene, seconds: float) -> None:
     path.write_text(json.dumps(seen | {"since": seen["since"] - seconds}))
 
 
+REBASES = "git branch mine; git pull -q --rebase origin main"
+
+
 @pytest.mark.parametrize(
-    "act",
+    ("act", "peer"),
     [
-        pytest.param("", id="fault-34-pushes"),
-        pytest.param("git pull -q --rebase origin main", id="fault-35-rebases"),
-        pytest.param("git pull -q --no-rebase --no-edit origin main", id="fault-35-merges"),
-        pytest.param("git pull -q --rebase origin main; git push -q origin main", id="fault-35-rebases-and-pushes"),
+        pytest.param("", "has only claimed", id="fault-34-while-the-peer-runs"),
+        pytest.param("", "has handed off", id="fault-34-after-the-peer-has-handed-off"),
+        pytest.param(REBASES, "has only claimed", id="fault-35-rebases-onto-the-claim"),
+        pytest.param("git pull -q --no-rebase --no-edit origin main", "has handed off", id="fault-35-merges"),
+        pytest.param(f"{REBASES}; git push -q origin main", "has handed off", id="fault-35-rebases-and-pushes"),
     ],
 )
-@pytest.mark.parametrize("peer", ["has only claimed", "has handed off"])
 def test_a_holder_whose_lease_expired_publishes_no_hand_off(scene: Scene, act: str, peer: str) -> None:
     zombie = scene.two.start("galph", "--once", "--json", agent=scene.agent(scene.gate(), last=act, name="gated"))
     with running(zombie):

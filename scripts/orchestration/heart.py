@@ -48,6 +48,7 @@ class Heart:
             nonlocal pending
             while _is_over(pending):
                 pending = next(beats)
+                self._loop.wake()  # git was waited for: what arrived meanwhile is looked at before the next wait
             return self.lost
 
         try:

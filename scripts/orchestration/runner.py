@@ -164,11 +164,11 @@ class Runner:
         asked, taken = self._obey(child, 0, before_stop), False
         while child.completed is None:
             self._loop.step()
+            asked = self._obey(child, asked, before_stop)
             if lost() and not taken and child.code is None:
                 taken = True
                 before_stop()  # its exit code will be ours, not its own
                 child.stop()
-            asked = self._obey(child, asked, before_stop)
         return child.completed
 
     def _obey(self, child: Child, asked: int, before_stop: Callable[[], None]) -> int:
