@@ -606,14 +606,14 @@ def test_a_peer_is_given_a_whole_lease_and_only_its_own_beats_count(tmp_path: Pa
             wait = bus.elsewhere(bus.look().state)
             return wait.why if wait else None
 
-        assert "runs on peer since" in (sees() or "")
+        assert "galph runs iteration 1 on peer since" in (sees() or "")
         clock.ahead = 599
-        assert "runs on peer since" in (sees() or "")
+        assert "galph runs iteration 1 on peer since" in (sees() or "")
         beats(here, f"1 {nonce} 1")
-        assert "runs on peer since" in (sees() or "")  # new: counted from now
+        assert "galph runs iteration 1 on peer since" in (sees() or "")  # new: counted from now
         clock.ahead = 1100
         beats(here, f"0 {'4' * 32} 7")  # a zombie's
-        assert "runs on peer since" in (sees() or "")  # the peer's is not to be seen: again from now
+        assert "galph runs iteration 1 on peer since" in (sees() or "")  # the peer's is not to be seen: again from now
         clock.ahead = 1701
         beats(here, f"0 {'4' * 32} 8")
         assert f"has shown no life for 601 s; if that machine is gone: `orchestrator takeover --nonce {nonce}`" in (

@@ -151,11 +151,12 @@ def test_a_damaged_state_says_nothing_of_who_owns_the_turn(two: Pair, turn: Turn
 
 
 def test_a_remote_that_stalls_stops_neither_the_agents_output_nor_its_end(two: Pair, turn: Turn) -> None:
-    stalled = two.hub.path / "stalled"
-    stall = executable(two.hub.path / "stall", f"#!/bin/sh\ntouch {stalled}; exec sleep 100000\n")
-    script = f"git config remote.origin.uploadpack {stall}; " + until_shell(f"[ -e {stalled} ]")
+    stalls, stalled = two.hub.path / "stalls", two.hub.path / "stalled"
+    serve = f'#!/bin/sh\n[ ! -e {stalls} ] || {{ touch {stalled}; exec sleep 100000; }}\nexec git-upload-pack "$@"\n'
+    two.galph.git("config", "remote.origin.uploadpack", executable(two.hub.path / "serve", serve))
+    script = f"touch {stalls}; " + until_shell(f"[ -e {stalled} ]")
     script += "i=0; while [ $i -lt 3000 ]; do echo line $i of many more lines; i=$((i+1)); done; "
-    ended = turn(script + "git config --unset remote.origin.uploadpack", *BEATS)
+    ended = turn(script + f"rm {stalls}", *BEATS)
 
     assert ended.exit_code == 0
     log = next(path for path in (two.galph.path / "logs/main").rglob("*.log") if "line" in path.read_text())
@@ -224,10 +225,11 @@ def test_a_peer_is_looked_for_often_at_first_and_never_less_than_the_interval_al
 def test_a_remote_is_tried_less_and_less_often_and_not_by_everybody_at_once() -> None:
     patience = Patience(Still(), SyncSettings(), once=False)
     pauses = [patience.for_remote("network") or 0 for _ in range(5000)]
-    longest = [1, 2, 4, 8, 16, *[30] * 4995]
-    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest, strict=True))
+    least = [1, 2, 4, 8, 16, 32, *[45] * 4994]
+    assert all(few <= pause <= few * 1.25 for pause, few in zip(pauses, least, strict=True))
     assert len(set(pauses[10:])) > 4000
-    assert patience.for_remote("auth") == 60  # only a person can help
+    patience.over()
+    assert (patience.for_remote("auth") or 0) >= 60  # only a person can help
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ PATIENCE: dict[Kind, Patience | None] = {
     Kind.NETWORK: Patience(1, 45, 5),
     Kind.THROTTLED: Patience(120, 900, 2),
     Kind.AUTH: Patience(60, 600, 1),
-    Kind.NOT_FOUND: Patience(60, 600, 1),
+    Kind.NOT_FOUND: Patience(5, 45, 1),  # or a folder that is not mounted just now
     Kind.MISSING: Patience(1, 45, 3),
     Kind.LOCAL_LOCK: Patience(1, 30, 5),
     Kind.LOCAL_CORRUPT: None,
