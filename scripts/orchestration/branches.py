@@ -3,14 +3,15 @@
 import os
 from collections.abc import Sequence
 
+from orchestration import files
 from orchestration.git import Git
 from orchestration.git_errors import GitError, explained
 from orchestration.process import Why
 from orchestration.scratch_index import tree_of_files
 from orchestration.tree import Commit
 
-_MOVING = "refs/orchestration/moving"
-"""Where a branch and its work tree are being moved to."""
+_MOVING = "orchestration/moving"
+"""The file of the git dir that names the branch that is being moved with its work tree, and the commit it goes to."""
 
 _GIT_DIES = 128
 """The exit code with which git gives up; more is a signal's."""
@@ -52,13 +53,13 @@ def fast_forward(git: Git, branch: str, to: str) -> bool:
 
 def _move(git: Git, branch: str, to: str, command: Sequence[str]) -> bool:
     """Have git change branch and work tree; a mark stands as long as a kill would leave them half changed."""
-    mark = f"{_MOVING}/{branch}"
-    git.ask("update-ref", mark, to)
+    mark = git.dir() / _MOVING
+    files.replace(mark, os.fsencode(f"{branch}\n{to}\n"))
     done = git.call(*command)
     locked = b".lock': File exists" in done.stderr
     if done.why is not Why.EXITED or done.code > _GIT_DIES:
         raise GitError(done)
-    git.delete_ref(mark, to)
+    mark.unlink(missing_ok=True)
     if locked:
         raise explained(done, locked=True)
     return done.code == 0
@@ -70,10 +71,13 @@ def finish_move(git: Git, branch: str) -> str | None:
     The files that were to change are the move's. What some of them hold beside the old and the new content, half a
     file or what a person wrote since, is kept first.
     """
-    mark, ref = f"{_MOVING}/{branch}", f"refs/heads/{branch}"
-    to, here, kept = git.resolve(mark), git.resolve(ref), None
-    if to is None:
+    mark, ref = git.dir() / _MOVING, f"refs/heads/{branch}"
+    if not mark.is_file():
         return None
+    whose, to = os.fsdecode(mark.read_bytes()).split()
+    if whose != branch or not git.has(to):
+        return None
+    here, kept = git.resolve(ref), None
     ours = here is not None and git.has_checked_out(branch) and git.operation() is None
     if ours and here and here != to and (git.is_ancestor(here, to) or is_rescued(git, here)):
         changes = git.difference(here, to)
@@ -88,7 +92,7 @@ def finish_move(git: Git, branch: str) -> str | None:
         for path in gone:
             (git.top / path).unlink(missing_ok=True)
         git.update_ref(ref, to, here, "orchestrator: finish what was cut short")
-    git.delete_ref(mark, to)
+    mark.unlink(missing_ok=True)
     return kept
 
 

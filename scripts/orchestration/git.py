@@ -144,7 +144,7 @@ class Git:
     def has_checked_out(self, branch: str) -> bool:
         """Tell whether HEAD names the branch; git is asked only where the file HEAD does not say so plainly."""
         with suppress(OSError):
-            if (self._git_dir() / "HEAD").read_bytes() == os.fsencode(f"ref: refs/heads/{branch}\n"):
+            if (self.dir() / "HEAD").read_bytes() == os.fsencode(f"ref: refs/heads/{branch}\n"):
                 return True
         return self.branch() == branch
 
@@ -261,9 +261,9 @@ class Git:
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
-        return operation_in(self._git_dir())
+        return operation_in(self.dir())
 
-    def _git_dir(self) -> Path:
+    def dir(self) -> Path:
         """Return this work tree's git dir, asked once."""
         if self._dir is None:
             self._dir = self.top / self.ask("rev-parse", "--git-dir")
