@@ -113,6 +113,8 @@ WORDS = [
         "...",
         "main",
         "main.md",
+        "claims",
+        "standby",
         "prompts/main.md",
         " main.md ",
         "/x",

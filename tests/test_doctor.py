@@ -126,6 +126,32 @@ def shallow(bench: Bench) -> None:
     bench.project = Project(copy)
 
 
+def hub(bench: Bench) -> None:
+    there = bench.here.parent / "hub.git"
+    bench.project.git("clone", "--quiet", "--bare", ".", str(there))
+    bench.project.git("remote", "add", "origin", str(there))
+
+
+def hub_gone(bench: Bench) -> None:
+    hub(bench)
+    shutil.rmtree(bench.here.parent / "hub.git")
+
+
+def hub_behind(bench: Bench) -> None:
+    hub(bench)
+    bench.project.git("commit", "--quiet", "--allow-empty", "-m", "mine")
+
+
+def hub_refuses(bench: Bench) -> None:
+    hub(bench)
+    bench.project.git("config", "remote.origin.receivepack", "false")
+
+
+def submodules(bench: Bench) -> None:
+    hub(bench)
+    bench.project.write(".gitmodules", "")
+
+
 def detached(bench: Bench) -> None:
     bench.project.git("switch", "--quiet", "--detach")
 
@@ -356,6 +382,13 @@ ROWS = [
     Row(file("router: {promt: x}\n"), "configuration", PROBLEM, "orchestration.yaml:1: unknown key", "`router.prompt`"),
     Row(nothing, "configuration", PROBLEM, "`limits.iterations` is 'many'", "a whole number", ["-n", "many"]),
     Row(variable, "configuration", PROBLEM, "ORCHESTRATION_AGENT_DEFALT", "ORCHESTRATION_AGENT_DEFAULT"),
+    Row(nothing, "sharing", OK, "not shared with other clones"),
+    Row(hub, "sharing", OK, "origin has main at ", args=["--sync-via-git"]),
+    Row(nothing, "sharing", PROBLEM, "there is no remote called origin", "`git remote add origin", ["--sync-via-git"]),
+    Row(hub_gone, "sharing", PROBLEM, "does not appear to be a git repository", "set-url", ["--sync-via-git"]),
+    Row(hub_behind, "sharing", PROBLEM, "has commits that origin lacks", "`git push origin main`", ["--sync-via-git"]),
+    Row(hub_refuses, "sharing", PROBLEM, "nothing can be pushed", "", ["--sync-via-git"]),
+    Row(submodules, "sharing", ADVICE, "submodules: their commits", "check", ["--sync-via-git"]),
     Row(nothing, "state", OK, "galph, iteration 1 (idle)"),
     Row(state_missing, "state", PROBLEM, "is missing", "`orchestrator init`"),
     Row(state_not_committed, "state", PROBLEM, "is not committed", "`orchestrator init`"),
@@ -552,7 +585,7 @@ def test_what_cannot_be_looked_at_is_named(bench: Bench, capsys: Capture) -> Non
     assert findings[-1] == Finding(
         "left out",
         ADVICE,
-        "not looked at: branch, state, prompts, agents, locks, leftovers, file events",
+        "not looked at: branch, sharing, state, prompts, agents, locks, leftovers, file events",
         "mend the problems above, and look again",
     )
 

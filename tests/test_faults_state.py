@@ -187,7 +187,10 @@ def test_fault_62_a_link_that_a_peer_publishes_is_refused_before_the_claim(two: 
     person.git("push", "--quiet")
     tip = two.tip()
 
-    assert (refusal(two, "galph")["code"], two.tip()) == ("path-linked", tip)
+    refused = refusal(two, "galph")
+    assert refused["code"] in {"path-linked", "would-overwrite"}, "the clone does not even go there"
+    assert "logs" in str(refused["reason"])
+    assert two.tip() == tip
     assert two.galph.journal() == "idle"
     assert not (two.galph.path.parent / "elsewhere").exists()
 

@@ -1,6 +1,5 @@
 """Faults 13 to 23 of the hand-off: wires that break, servers that refuse. Told right, work kept, and gone on with."""
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -94,7 +93,7 @@ def test_fault_14_an_hour_without_the_remote_is_waited_out_and_its_return_notice
     patience.over()
     again = patience.for_remote("network")
     assert again is not None
-    assert again <= 1
+    assert again <= 1.25
 
 
 def test_fault_14_a_remote_that_is_down_when_the_work_is_done_gets_it_as_soon_as_it_is_back(here: World) -> None:
@@ -123,21 +122,21 @@ def test_fault_14_a_repository_that_was_moved_away_is_named_and_the_work_waits_f
 
 @pytest.mark.parametrize("place", ["at-the-look", "at-the-hand-off"])
 def test_fault_15_a_server_that_says_nothing_is_left_after_a_while(here: World, place: str) -> None:
-    usual = str(here.two.hub.path)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"git://127.0.0.1:{silent.getsockname()[1]}/hub.git"
+    with git_daemon(here.folder) as url, proxy(port(url)) as wire:
+        here.reach(f"git://127.0.0.1:{wire.port}/hub.git")
+        wire.hold = True
         if place == "at-the-look":
-            here.reach(url)
+            wire.up = 0
             stalled = here.run("galph", *SOON, patch=QUICK)
         else:
             with here.held("galph", *SOON, patch=QUICK) as daemon:
-                here.reach(usual, url)
+                wire.up = 0
             stalled = ended(daemon)
         assert (stalled.exit_code, stalled.code) == (5, "remote-unknown")
         assert "1 s" in stalled.reason
         assert here.pushes() <= 3
-    here.reach(usual, usual)
-    here.goes_on()
+        wire.mend()
+        here.goes_on()
 
 
 @pytest.mark.parametrize("silence", [False, True], ids=["cut", "silence"])
@@ -156,12 +155,10 @@ def test_fault_16_a_push_whose_answer_is_lost_has_landed_all_the_same(here: Worl
 
 def test_fault_17_a_name_that_nobody_knows_is_the_network_s_trouble(here: World) -> None:
     usual, lost = str(here.two.hub.path), "git://remote.invalid/hub.git"
-    with here.held("galph", *SOON) as daemon:
-        here.reach(lost, lost)
-    unknown = ended(daemon)
+    here.reach(lost, lost)
+    unknown = here.run("galph", *SOON)
     assert (unknown.exit_code, unknown.code) == (5, "remote-network")
     assert "remote.invalid" in unknown.reason
-    assert here.run("galph", *SOON).code == "remote-network"
     here.reach(usual, usual)
     here.goes_on()
 
