@@ -38,7 +38,7 @@ class Pace(NamedTuple):
 
     kill: float = 6.0
     push: float = 4.0
-    outage: float = 90.0
+    outage: float = 20.0
 
 
 @dataclass
@@ -144,7 +144,7 @@ class Night:
             with self.server:  # a person sees that the server is away, and waits
                 person.git("pull", "--quiet", "--no-rebase", "--no-edit")
                 done = person.git("push", "--porcelain", check=False)
-            if done.endswith("Done"):
+            if done.endswith("Done") and "\n!\t" not in done:  # git says so also of what was rejected
                 self.pushes += 1
                 return
 

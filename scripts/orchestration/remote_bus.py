@@ -330,6 +330,8 @@ class RemoteBus:
         if here in {hand_off.parent, hand_off.commit}:
             self.local.settle(hand_off, self.remote.seen if self._tip == hand_off.commit else None)
             return
+        if self._tip == hand_off.commit:
+            self.remote.saw(hand_off.commit)
         self.local.refresh(here)  # what an agent made of the file is in nobody's way
         if self._git.is_ancestor(here, hand_off.commit):
             fast_forward(self._git, self.branch, hand_off.commit)
