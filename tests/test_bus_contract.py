@@ -64,6 +64,19 @@ def test_a_look_and_a_stamp_change_nothing(here: Ground) -> None:
     assert hand_off.parent == view.tip
 
 
+@pytest.mark.parametrize("here", ["file", "local", "solo"], indirect=True)
+def test_what_is_not_shared_asks_nobody_and_stays_where_it_is(here: Ground) -> None:
+    bus = here.bus()
+    view = bus.look()
+    take(bus, view)
+    before = here.outside()
+
+    bus.retreat()
+
+    assert here.outside() == before
+    assert (bus.offline(), bus.holds(claim_on(view)), bus.settings()) == (bus, None, None)
+
+
 @every_bus
 def test_a_claim_stands_only_where_the_register_is_as_it_was_read(here: Ground) -> None:
     bus = here.bus()

@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import Capture, Project, executable, person, script, told
+from conftest import DOOR, Capture, Meanwhile, Project, executable, person, script, told
 from pair import Pair, events, pair, running, until
 
 SLEEPS = "cat >/dev/null\ntouch {there}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n"
@@ -226,3 +227,89 @@ def test_fault_54_what_git_lfs_keeps_is_uploaded_with_the_work(two: Pair) -> Non
     assert two.hub.git("show", "main:large.bin").startswith("version https://git-lfs")
     assert (two.ralph.path / "large.bin").read_text() == "large\n"
     two.check()
+
+
+def test_stop_everywhere_tries_again_where_somebody_is_faster_and_says_when_it_cannot(
+    two: Pair, capsys: Capture
+) -> None:
+    third, count = two.person(), two.hub.path / "count"
+    refuses = f"#!/bin/sh\necho x >>{count}\n[ $(wc -l <{count}) -ge {{}} ] || exit 1\n"
+    hook = Path(executable(two.hub.path / "hooks" / "pre-receive", refuses.format(3)))
+    assert "operator=stop" in script(third, capsys, "stop", "--everywhere")["subject"]
+    assert count.read_text() == "x\n" * 3
+    assert (two.state()["exit"], two.state()["epoch"]) == (True, 1)
+    assert "the exit flag is set already" in person(third, capsys, "stop", "--everywhere")
+    hook.unlink()
+    assert person(third, capsys, "resume", "--sync-via-git").startswith("[SYNC i=1] operator=resume")
+
+    executable(hook, refuses.format(100))
+    assert script(third, capsys, "stop", "--everywhere", code=5)["error"] == "remote-busy"
+    assert two.state()["exit"] is False
+
+
+def test_a_gate_is_ended_when_its_turn_is_taken(two: Pair, capsys: Capture) -> None:
+    third = two.person()
+    taking = (
+        f'cd {third.path} && git pull -q && nonce=$(sed -n \'s/.*"nonce": "\\(.*\\)",*/\\1/p\' sync/state.json) && '
+        f"{sys.executable} {DOOR} takeover --nonce $nonce; exec sleep 1000"
+    )
+    two.galph.write("gate.sh", taking)
+    two.galph.commit("a gate that takes long")
+    two.galph.git("push", "--quiet")
+    gate = ("-c", "actors.galph.gates=[sh gate.sh]", "-c", "sync.heartbeat=0.1")
+
+    out = told(two.galph.call("--role", "galph", "--once", "--json", "--agent", two.worker(), *gate), read(capsys))
+
+    assert (out.exit_code, out.code) == (8, "fenced")
+    assert two.galph.git("log", "-1", "--format=%s", two.galph.rescued()[0] + "^") == "work 1/galph"
+    assert two.state()["status"] == "idle"
+    two.check()
+
+
+def test_a_lock_of_ours_that_stands_in_the_way_of_the_hand_off_is_removed(
+    two: Pair, capsys: Capture, meanwhile: Meanwhile
+) -> None:
+    third = two.person()
+
+    def interfere() -> None:
+        third.git("pull", "--quiet")
+        third.write("note.txt", "mine\n")
+        third.commit("note")
+        third.git("push", "--quiet")
+        two.galph.write(".git/refs/orchestration/seen/main.lock", "")
+
+    meanwhile("stamp.built", interfere)
+    out = told(two.galph.call("--role", "galph", "--once", "--json", "--agent", two.worker()), read(capsys))
+
+    assert out.exit_code == 0
+    assert "seen/main.lock" in out.notices["lock-removed"]
+    assert two.hub.git("show", "main:note.txt") == "mine"
+    two.check()
+
+
+def test_a_move_that_was_cut_short_is_finished_and_what_lies_in_its_way_is_kept(two: Pair, capsys: Capture) -> None:
+    adds = "echo new > new.txt; echo changed > src/app.py; git rm -q README.md; git add -A; git commit -qm work"
+    assert two.turn("galph", agent=two.galph.agent(adds, "adds")) == 0
+    clone, tip = two.ralph, two.tip()
+    clone.git("fetch", "--quiet")
+    clone.write("src/app.py", "half wri")  # what a killed git, or a person since, has left
+    clone.write(".git/orchestration/moving", f"main\n{tip}\n")
+
+    out = told(clone.call("--role", "ralph", "--once", "--json", "--agent", two.worker()), read(capsys))
+
+    assert out.exit_code == 0
+    kept = next(ref for ref in clone.rescued() if "/move/" in ref)
+    assert kept in out.notices["move-finished"]
+    assert clone.git("show", f"{kept}:src/app.py") == "half wri"
+    assert (clone.path / "src/app.py").read_text() == "changed\n"
+    assert clone.dirt() == ""
+    assert not (clone.path / ".git/orchestration/moving").exists()
+    for text in ("other\n" + tip + "\n", "main\n" + "0" * 40 + "\n", f"main\n{tip}\n"):
+        clone.write(".git/orchestration/moving", text)  # of another branch, of a commit that is not here, done already
+        assert clone.call("--role", "ralph", "--once", "--agent", two.worker()) == 0
+    two.check()
+
+
+def read(capsys: Capture) -> str:
+    """Return what was printed."""
+    return capsys.readouterr().out

@@ -76,7 +76,7 @@ class Unreachable(OrchestrationError):
     exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, message: str, *, kind: str, remedy: str) -> None:
-        super().__init__(message, code=f"remote-{kind}", remedy=remedy)
+        super().__init__(message, code=f"remote-{kind.removeprefix('remote-')}", remedy=remedy)
         self.kind = kind
 
 

@@ -243,7 +243,7 @@ def raised(what: Trouble, remote: str) -> OrchestrationError:
     """Return what a trouble comes to: to be tried again, or a person's to mend."""
     text = f"{remote}: {what.text.removeprefix('fatal: ')}"
     if PATIENCE[what.kind] is None:
-        return Refused(text, code=f"remote-{what.kind}", remedy=what.remedy)
+        return Refused(text, code=f"remote-{what.kind.removeprefix('remote-')}", remedy=what.remedy)
     return Unreachable(text, kind=what.kind, remedy=what.remedy)
 
 
