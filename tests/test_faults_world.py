@@ -248,7 +248,7 @@ FAULTS = {
     "fault-20-hook-rejects": Fault(hooked, 3, "remote-policy", "no pushes on a Friday", "let this account push main"),
     "fault-21-branch-protected": Fault(protected, 3, "remote-policy", "GH006", "let this account push main"),
     "fault-22-throttled": Fault(throttling, 5, "remote-throttled", "429", "tried again later"),
-    "fault-23-remote-disk-full": Fault(full, 5, "remote-remote-full", "No space left", "free space"),
+    "fault-23-remote-disk-full": Fault(full, 5, "remote-full", "No space left", "free space"),
 }
 
 
