@@ -227,6 +227,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/prove night", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--turns", type=int, default=500, help="how many turns, an even number (default 500)")
     parser.add_argument("--seed", default=None, help="where the random moments begin (default: a new one, printed)")
+    parser.add_argument("--harsher", type=float, default=1.0, help="so many times the usual disturbances")
     given = parser.parse_args()
     seed = given.seed or hashlib.sha256(os.urandom(16)).hexdigest()[:8]
     place = Path(tempfile.mkdtemp(prefix="galph-prove-"))
@@ -236,7 +237,7 @@ def main() -> int:
     )
     os.environ.pop(failpoints.VARIABLE, None)
     begun = time.monotonic()
-    passed = night(place / "night", given.turns, seed)
+    passed = night(place / "night", given.turns, seed, Pace(*(seconds / given.harsher for seconds in Pace())))
     wrong = passed.judge()
     for what in wrong:
         sys.stderr.write(f"\n{what}")
