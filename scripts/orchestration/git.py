@@ -51,6 +51,7 @@ class Git:
         self._remote_env: dict[str, str] | None = None
         self._ident: tuple[str, str] | None = None
         self._dir: Path | None = None
+        self._paths: dict[tuple[str, ...], list[str]] = {}
         self._reader = ObjectReader(loop, ("git", *FLAGS), top, self._env, TIMEOUT)
 
     # --- the door ----------------------------------------------------------------------------------------------------
@@ -349,9 +350,12 @@ class Git:
         """Delete a ref that still has the value `old`."""
         self.ask("update-ref", "-d", ref, old)
 
-    def paths_of(self, names: Iterable[str]) -> list[str]:
-        """Return where this work tree has these files of its git dir, relative to `top` or absolute."""
-        return self.ask("rev-parse", *(word for name in names for word in ("--git-path", name))).splitlines()
+    def paths_of(self, names: Sequence[str]) -> list[str]:
+        """Return where this work tree has these files of its git dir, relative to `top` or absolute; asked once."""
+        if tuple(names) not in self._paths:
+            asked = [word for name in names for word in ("--git-path", name)]
+            self._paths[tuple(names)] = self.ask("rev-parse", *asked).splitlines()
+        return self._paths[tuple(names)]
 
     def unset_index(self, paths: Iterable[str]) -> None:
         """Take these paths out of the person's index; the files stay."""
