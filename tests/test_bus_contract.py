@@ -189,7 +189,7 @@ REMEDY = {
 REMEDY["remote"] = {
     "state-backwards": "`orchestrator init --adopt`",
     "": "`git pull --ff-only origin main && git checkout {valid} -- sync/state.json && "
-    "git commit -m 'the state, restored' && git push origin main`",
+    "git commit -m 'the state, restored' -- sync/state.json && git push origin main`",
 }
 
 

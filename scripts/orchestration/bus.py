@@ -106,8 +106,11 @@ class Bus(Protocol):
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
         """Build the value that turns `before` into `after`; nothing refers to it yet."""
 
-    def settle(self, hand_off: HandOff) -> Landed | Moved | Conflict | Fenced:
-        """Publish a hand-off; a second call after a crash changes nothing."""
+    def settle(self, hand_off: HandOff, claim: str | None = None) -> Landed | Moved | Conflict | Fenced:
+        """Publish a hand-off; a second call after a crash changes nothing.
+
+        Where the turn is shared, `claim` is the commit that claimed it, which must still stand.
+        """
 
 
 def decisions(now: State, option: str = "") -> str:

@@ -20,6 +20,7 @@ from orchestration.journal import Idle, Journal, Posted, Stamped, Turn, claim_of
 from orchestration.lock import held
 from orchestration.posting import settle_post
 from orchestration.process import Loop
+from orchestration.remote import raised
 from orchestration.remote_bus import RemoteBus
 from orchestration.remote_kinds import Kind
 from orchestration.runner import require_dead
@@ -58,6 +59,7 @@ class Done(msgspec.Struct, frozen=True):
 
 Change = Callable[[Moment], Decided | None]
 
+_LOOK_AGAIN = {Kind.CAS_LOST, Kind.ALREADY, Kind.UNKNOWN}
 _TRIES = 10
 """How often a commit that needs no lock is made anew, because somebody else's came first."""
 
@@ -226,6 +228,7 @@ def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
         for _ in range(_TRIES):
             view = bus.look()
             now = view.state
+            require_own(now, bus.branch)
             if now.exit:
                 return Done("the exit flag is set already", None, now.exit_reason or "")
             after = replace(now, exit=True, exit_reason=f"`orchestrator stop --everywhere` at {iso(clock.now())}")
@@ -233,8 +236,12 @@ def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
                 token = Token(now.epoch + 1, instance_id(workspace), secrets.token_hex(16))
                 after = replace(after, epoch=token.epoch, holder=token.holder, nonce=token.nonce)
             commit = bus.stamp(view.tip, now, after, operator="stop").commit
-            if bus.remote.push(commit, view.tip) is None:
-                return Done(state.subject(now, after, operator="stop"), commit, "`orchestrator resume` clears it")
+            trouble = bus.remote.push(commit, view.tip)
+            if trouble is None:
+                then = "once the turn in progress has ended, `orchestrator resume` clears it"
+                return Done(state.subject(now, after, operator="stop"), commit, then)
+            if trouble.kind not in _LOOK_AGAIN:
+                raise raised(trouble, bus.remote.name)
         raise Unreachable(
             f"{bus.remote.name} did not take the commit in {_TRIES} tries",
             kind=Kind.REMOTE_BUSY,
@@ -257,13 +264,35 @@ def abandon(workspace: Workspace, config: Config, clock: Clock) -> str | None:
         journal = Journal(workspace.journal)
         entry = journal.read()
         claim, turn = claim_of(entry), turn_of(entry)
-        if claim is None or isinstance(entry, Stamped):
-            what = f"{claim.name} has ended and waits for its hand-off" if claim else "no turn is in progress"
-            raise Refused(what, code="turn-none", remedy="`orchestrator status` shows where the loop stands")
+        if claim is None:
+            remedy = "`orchestrator status` shows where the loop stands"
+            raise Refused("no turn is in progress", code="turn-none", remedy=remedy)
+        git = Git(loop, workspace.top, inherited())
+        if isinstance(entry, Stamped):
+            _refuse_landing(workspace, config, git, entry)
         require_dead(loop.end_survivors(claim.stamp))
-        ref = _keep_work(workspace, config, Git(loop, workspace.top, inherited()), turn) if turn else None
+        ref = _keep_work(workspace, config, git, turn) if turn else None
         journal.write(Idle(claim.token.epoch - 1, claim.iteration, branch=claim.branch))
         return ref
+
+
+def _refuse_landing(workspace: Workspace, config: Config, git: Git, entry: Stamped) -> None:
+    """Refuse to give up a turn that has ended, but where its hand-off cannot land at the remote.
+
+    Raises:
+        Refused: the next start hands it off, or it has landed already.
+        Unreachable: the remote does not say.
+
+    """
+    claim = entry.checked.turn.claim
+    bus = open_bus(workspace, config, git, claim.branch) if workspace.git else None
+    if isinstance(bus, RemoteBus) and not git.is_ancestor(entry.hand_off.commit, bus.remote.tip()):
+        return
+    raise Refused(
+        f"{claim.name} has ended and waits for its hand-off",
+        code="turn-none",
+        remedy="start as it was started, with --once: no agent is run",
+    )
 
 
 def _keep_work(workspace: Workspace, config: Config, git: Git, turn: Turn) -> str | None:

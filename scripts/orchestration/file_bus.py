@@ -103,7 +103,7 @@ class FileBus:
         new = replace(after, branch=old.branch, galph_commit=old.galph_commit, ralph_commit=old.ralph_commit)
         return HandOff(state.encode(new).decode(), parent)
 
-    def settle(self, hand_off: HandOff) -> Landed | Fenced:
+    def settle(self, hand_off: HandOff, claim: str | None = None) -> Landed | Fenced:  # noqa: ARG002
         """Replace the text `parent` by `commit`."""
         data = self._read()
         if data == hand_off.parent.encode():

@@ -36,14 +36,16 @@ def taken(git: Git, remote: str) -> dict[str, str]:
         GitError: the configuration cannot be read.
 
     """
-    done = git.call("config", "--list", "-z")
+    done = git.call("config", "--list", "--show-scope", "-z")
     if done.code:
         raise GitError(done, code="config-unreadable", remedy="mend it: `git config --local --edit`")
     found: dict[str, list[str]] = {}
-    for entry in os.fsdecode(done.stdout).split("\0")[:-1]:
+    told = os.fsdecode(done.stdout).split("\0")
+    for scope, entry in zip(told[0:-1:2], told[1::2], strict=True):
         name, _, value = entry.partition("\n")
         watched = _WATCHED.fullmatch(name)
-        if watched and watched["name"] in {None, remote}:
+        renewed = name.startswith(("http.", "credential.")) and scope in {"global", "system"}  # by a person, in a night
+        if watched and watched["name"] in {None, remote} and not renewed:
             found.setdefault(name, []).append(value)
     return {name: _shown(name, values) for name, values in found.items()}
 

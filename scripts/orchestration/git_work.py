@@ -92,11 +92,11 @@ class GitWork:
             ahead = self._git.is_ancestor(base, here)
             remote = self._config.sync.remote
             push, merge = f"`git push {remote} {self._branch}`", f"`git pull --no-rebase {remote} {self._branch}`"
-            leave = f"; or leave them, since a rescue ref holds them: `git reset --keep {base}`"
+            leave = f"leave them, since a rescue ref holds them: `git reset --keep {base}`; or publish them: "
             raise Refused(
                 f"the branch {self._branch} has commits that {remote} lacks: {here[:10]} is not in {base[:10]}",
                 code="local-ahead" if ahead else "local-diverged",
-                remedy=(push if ahead else f"{merge}, and {push}") + (leave if is_rescued(self._git, here) else ""),
+                remedy=(leave if is_rescued(self._git, here) else "") + (push if ahead else f"{merge}, and {push}"),
             )
         blocked = self._in_the_way(dirt, self._git.difference(here, base))
         raise Refused(

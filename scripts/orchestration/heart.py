@@ -3,6 +3,7 @@
 Every call is a child in the one loop, never waited for: a remote that stalls must not stop the agent's output.
 """
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,8 @@ from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
 
 _TIMEOUT = 60.0
+_LOOKS = 3
+"""Looks in a row that show no branch, after which it counts as gone."""
 
 
 class Heart:
@@ -34,6 +37,8 @@ class Heart:
         self._seconds = seconds
         self._alarm = alarm
         self._tell = tell
+        self._missing = 0
+        self._life = os.urandom(4).hex()  # a run after a restart is told from the one before it
         self.lost: str | None = None
         """Who took the turn that is being run."""
 
@@ -61,6 +66,7 @@ class Heart:
 
     def _beats(self, claim: Claim) -> Generator[Started | Timer, None, None]:
         """Make one beat after the other; yields what each step waits for."""
+        self._missing = 0
         count, last, warned = 0, self._loop.clock.monotonic(), False
         while True:
             yield self._loop.after(self._seconds, lambda: None)
@@ -83,6 +89,9 @@ class Heart:
         if looked().code:
             return False
         refs = self._remote.read_refs(looked())
+        self._missing = self._missing + 1 if refs.tip is None else 0
+        if refs.tip is None and self._missing < _LOOKS:  # a connection cut early may look like that
+            return False
         if refs.tip and not self._git.has(refs.tip):
             fetched = self._git.reach("fetch", *self._remote.fetching(), timeout=_TIMEOUT)
             yield fetched
@@ -94,7 +103,7 @@ class Heart:
         self.lost = self._bus.taken_by(claim, refs.tip)
         if self.lost:
             return True
-        text = f"{claim.token.epoch} {claim.token.nonce} {count}"
+        text = f"{claim.token.epoch} {claim.token.nonce} {count} {self._life}"
         made = self._git.start("commit-tree", self._git.empty_tree(), "-m", text)
         yield made
         beat, old = made().stdout.decode().strip(), refs.leases.get(claim.actor, "")

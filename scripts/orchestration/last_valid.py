@@ -26,5 +26,5 @@ def restoring(commit: str, path: str, remote: str, branch: str) -> str:
     """Return the command that publishes the state of `commit` again."""
     return (
         f"restore the last valid version: `git pull --ff-only {remote} {branch} && git checkout {commit} -- {path} && "
-        f"git commit -m 'the state, restored' && git push {remote} {branch}`"
+        f"git commit -m 'the state, restored' -- {path} && git push {remote} {branch}`"
     )

@@ -5,7 +5,7 @@ that one index entry and the file follow, so that the person's index and work tr
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 
 from msgspec.structs import replace
@@ -91,12 +91,14 @@ class LocalBus:
         return View(tip, now)
 
     def was_shared(self) -> bool:
-        """Tell whether the newest turn here was shared through a remote."""
-        data = self._git.blobs([f"{self._ref}:{self._path}"])[0]
-        try:
-            return state.parse(data).claim_base is not None
-        except Refused:
-            return False
+        """Tell whether the newest turn that this clone knows of, if only by a fetch, was shared through a remote."""
+        newest = None
+        refs = (self._ref, f"refs/remotes/origin/{self.branch}", f"refs/orchestration/seen/{self.branch}")
+        for data in self._git.blobs([f"{ref}:{self._path}" for ref in refs]):
+            with suppress(Refused):
+                known = state.parse(data)
+                newest = known if newest is None or known.epoch > newest.epoch else newest
+        return newest is not None and newest.claim_base is not None
 
     def _check_forward(self, tip: str, now: State, older: State) -> None:
         try:
@@ -156,7 +158,12 @@ class LocalBus:
         commit = self._git.commit_files(parent, [file], state.message(before, after, operator=operator))
         return HandOff(commit, parent)
 
-    def settle(self, hand_off: HandOff, besides: str | None = None) -> Landed | Moved | Fenced:
+    def settle(
+        self,
+        hand_off: HandOff,
+        claim: str | None = None,  # noqa: ARG002 - it is in no commit
+        besides: str | None = None,
+    ) -> Landed | Moved | Fenced:
         """Move the branch from `parent` to `commit`, then refresh the state's index entry and file.
 
         With the branch goes the ref `besides`.

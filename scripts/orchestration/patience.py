@@ -30,27 +30,28 @@ class Patience:
         self._sync = sync
         self._once = once
         self._since: float | None = None
-        self._tries = 0
+        self._looks = self._failures = 0
 
     def over(self) -> None:
         """Begin anew: what was waited for is there."""
         self._since = None
-        self._tries = 0
+        self._looks = self._failures = 0
 
     def for_peer(self) -> float | None:
         """Return the seconds until the next look, few at first; None when the wait was long enough."""
-        longest = self._sync.poll_interval
-        return self._next(min(longest, _FIRST * _GROWTH ** min(self._tries, _MANY)), self._sync.max_wait)
+        pause = min(self._sync.poll_interval, _FIRST * _GROWTH ** min(self._looks, _MANY))
+        self._looks, self._failures = self._looks + 1, 0
+        return self._next(pause, self._sync.max_wait)
 
     def for_remote(self, kind: str) -> float | None:
         """Return the seconds until the next try, more and more of them; None when the wait was long enough."""
-        pause = remote_kinds.pause(Kind(kind), self._tries + 1, random.random()) or 0.0  # noqa: S311
+        self._failures += 1
+        pause = remote_kinds.pause(Kind(kind), self._failures, random.random()) or 0.0  # noqa: S311
         return self._next(pause, min(_ONCE, self._sync.max_wait or _ONCE) if self._once else self._sync.max_wait)
 
     def _next(self, pause: float, longest: float | None) -> float | None:
         now = self._clock.monotonic()
         self._since = now if self._since is None else self._since
-        self._tries += 1
         if longest is None:
             return pause
         left = self._since + longest - now

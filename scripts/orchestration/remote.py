@@ -184,8 +184,9 @@ class Remote:
                 code="remote-rewound",
                 remedy=(
                     f"if that was a mistake, whoever did it puts it right; if it was meant: "
-                    f"`git update-ref -d {self.seen}`, `git fetch {self.name}` and "
-                    f"`git reset --keep {self.name}/{self.branch}`, then `orchestrator init --adopt`"
+                    f"`git update-ref -d {self.seen}`, `git fetch {self.name}`, and start once, which gives up a turn "
+                    f"that stood on it; then `git branch before-rewind`, `git reset --keep {self.name}/{self.branch}` "
+                    f"and `orchestrator init --adopt`"
                 ),
             )
 

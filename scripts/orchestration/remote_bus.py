@@ -107,12 +107,13 @@ class RemoteBus:
         if now.holder == self._holder:
             return None
         wait = waiting_for(now, "runs", f" on {now.holder} since {now.last_update}")
-        quiet = self._observer.unchanged(f"{now.nonce} {self._sign_of_life(now)}")
+        life = self._sign_of_life(now)
+        quiet = self._observer.unchanged(f"{now.nonce} {life}")
         if quiet < self._sync.lease:
             return wait
-        if self._sync.stale is Stale.STANDBY:
+        if self._sync.stale is Stale.STANDBY and life:  # where no beat can arrive, its absence says nothing
             return None
-        take = f"if that machine is gone: `orchestrator takeover --nonce {now.nonce}`"
+        take = f"if that machine is gone: `orchestrator takeover --nonce {now.nonce}`, after `orchestrator stop` here"
         return Wait(f"{wait.why} and has shown no life for {quiet:.0f} s; {take}", f"{wait.subject} is gone")
 
     def _sign_of_life(self, now: State) -> str:
@@ -243,7 +244,7 @@ class RemoteBus:
         text = state.message(before, after, operator=operator, skip_ci=skip_ci)
         return self._git.commit_files(parent, [File(self._path, data=state.encode(after))], text)
 
-    def settle(self, hand_off: HandOff) -> Landed | Moved | Conflict | Fenced:
+    def settle(self, hand_off: HandOff, claim: str | None = None) -> Landed | Moved | Conflict | Fenced:
         """Publish a hand-off, and have the local branch follow; a second call after a crash changes nothing.
 
         Raises:
@@ -261,6 +262,10 @@ class RemoteBus:
             tip = self._tip_of(self._token(hand_off))
             landed = self._git.is_ancestor(hand_off.commit, tip)
         while not landed:
+            if claim and not (self._owns(self._token(hand_off), tip) or self._git.is_ancestor(claim, tip)):
+                return self._fenced(
+                    tip
+                )  # a person took the claim back, and what it stood on: it is not published again
             if self._is_taken(self._token(hand_off), tip):  # also where the agent has pulled it into its work
                 return self._fenced(tip)
             if not self._git.is_ancestor(tip, hand_off.parent):  # somebody committed, or took the turn
@@ -328,7 +333,7 @@ class RemoteBus:
         """
         here = self._git.resolve(self._ref) or hand_off.commit
         if here in {hand_off.parent, hand_off.commit}:
-            self.local.settle(hand_off, self.remote.seen if self._tip == hand_off.commit else None)
+            self.local.settle(hand_off, besides=self.remote.seen if self._tip == hand_off.commit else None)
             return
         if self._tip == hand_off.commit:
             self.remote.saw(hand_off.commit)

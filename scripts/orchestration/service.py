@@ -85,7 +85,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         git = git.with_identity() if place.git else git
         bus = _bus(place, config, git, options, stops)
         if isinstance(bus, RemoteBus):
-            sharing.require(git, config.sync.remote)
+            sharing.require(git, config.sync)
             _watch(bus.remote, loop, stack)
         started = RunStarted(
             version=orchestration.__version__,

@@ -207,7 +207,7 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease: Annotated[Seconds, Opt(help="Seconds without one after which a peer counts as gone.")] = 600.0
     stale: Annotated[
         Stale,
-        Opt(help="What to do about a peer that is gone: wait for a person, or, as a standby, take the turn over."),
+        Opt(help="When its signs of life end: wait for a person, or, as a standby, take the turn over."),
     ] = Stale.WAIT
     skip_ci: Annotated[SkipCI, Opt(help="Which state commits carry [skip ci]: claims, all or none.")] = SkipCI.CLAIMS
 
@@ -215,7 +215,9 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run ends, and where a turn does."""
 
-    iterations: Annotated[Count, Opt("--sync-loops", "Iterations to run, then stop; 0 without limit.", "N")] = 20
+    iterations: Annotated[
+        Count, Opt("--sync-loops", "Iterations (--role: turns) to run, then stop; 0: no limit.", "N")
+    ] = 20
     turn_timeout: Annotated[Seconds, Opt(help="Seconds until a turn's agent is ended and the turn fails.")] = 7200.0
     gate_timeout: Annotated[Seconds, Opt(help="Seconds until a gate is ended and fails the turn.")] = 1800.0
     interrupted_reruns: Annotated[

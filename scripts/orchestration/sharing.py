@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from orchestration.errors import Refused
+from orchestration.errors import Refused, UsageError
 from orchestration.git import Git
 from orchestration.remote import uses_lfs
+from orchestration.settings import SyncSettings
 
 _MERGES = (2, 38)
 """The first git that merges in memory (`git merge-tree --write-tree`)."""
@@ -29,14 +30,21 @@ def obstacles(git: Git, remote: str) -> Iterator[Refused]:
         )
 
 
-def require(git: Git, remote: str) -> None:
+def require(git: Git, sync: SyncSettings) -> None:
     """Refuse to share where something stands in the way.
 
     Raises:
         Refused: the first obstacle.
+        UsageError: no sign of life could come in time.
 
     """
-    for obstacle in obstacles(git, remote):
+    if 2 * sync.heartbeat > sync.lease:
+        raise UsageError(
+            f"sync.lease ({sync.lease:g} s) is shorter than two of sync.heartbeat ({sync.heartbeat:g} s)",
+            code="config-bad-value",
+            remedy="make it several times as long: a sign of life may be lost on its way",
+        )
+    for obstacle in obstacles(git, sync.remote):
         raise obstacle
 
 

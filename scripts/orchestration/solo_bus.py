@@ -95,7 +95,7 @@ class SoloBus:
         """Note how the turn ended; nothing is committed."""
         return HandOff(state.encode(after).decode(), parent)
 
-    def settle(self, hand_off: HandOff) -> Landed | Fenced:
+    def settle(self, hand_off: HandOff, claim: str | None = None) -> Landed | Fenced:  # noqa: ARG002
         """Count the turn, and give the state file back its committed bytes."""
         tip = self._tip()
         if tip is None or not self._git.is_ancestor(hand_off.parent, tip):

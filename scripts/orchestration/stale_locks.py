@@ -36,7 +36,8 @@ def break_of_turn(git: Git, branch: str, since: datetime) -> list[str]:
     The caller holds the work tree's lock and has ended the turn's processes; while any other git works here, all
     stay.
     """
-    return _remove(git, [path for path in locks(git, branch) if path.stat().st_mtime >= since.timestamp()])
+    young = [path for path in locks(git, branch) if (_mark(path) or (0, 0))[1] >= since.timestamp() * 1e9]
+    return _remove(git, young)
 
 
 def break_unmoved(git: Git, branch: str) -> list[str]:

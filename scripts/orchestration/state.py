@@ -118,7 +118,7 @@ def initial(branch: str | None, now: datetime) -> State:
 def _refuse(code: str, cause: str, remedy: str = "") -> Refused:
     last_valid = (
         "restore the last valid version: `git log --oneline -- {path}` names them; "
-        "`git checkout COMMIT -- {path} && git commit -m 'the state, restored'`"
+        "`git checkout COMMIT -- {path} && git commit -m 'the state, restored' -- {path}`"
     )
     return Refused(f"the state file {cause}", code=f"state-{code}", remedy=remedy or last_valid)
 

@@ -170,6 +170,8 @@ def text(seen: Seen, now: datetime) -> str:
         rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
     elif seen.elsewhere:
         rows.append(("now", seen.elsewhere))
+        if "takeover" not in seen.elsewhere:
+            rows.append(("", f"if that machine is gone: `orchestrator takeover --nonce {state.nonce}`"))
     daemon = f"process {seen.daemon.pid}{_ago(seen.daemon.since, now)}" if seen.daemon else "not running"
     rows.append(("daemon", daemon))
     if seen.last:

@@ -218,7 +218,7 @@ def settle(ports: Ports, entry: Stamped) -> Step:
     """
     checked = entry.checked
     require_same(checked.turn.claim.settings, ports.bus.settings())
-    answer = ports.bus.settle(entry.hand_off)
+    answer = ports.bus.settle(entry.hand_off, checked.turn.claim.base)
     if isinstance(answer, Moved):
         return replace(checked, work_head=answer.tip, on=answer.on or checked.on)
     if isinstance(answer, Conflict):

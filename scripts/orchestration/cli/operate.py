@@ -127,7 +127,8 @@ def resume(*, place: Here, as_json: bool) -> int:
     if posted:
         console.say(posted.subject)
     elif not paused:
-        console.say("nothing was paused and no exit flag is set")
+        runs = read_holder(place.workspace.own) is not None
+        console.say("nothing was paused" + ("; a daemon runs here" if runs else " and no exit flag is set"))
     return 0
 
 
