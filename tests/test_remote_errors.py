@@ -661,6 +661,5 @@ def test_what_can_be_waited_out_is_waited_out_slowly_enough() -> None:
     assert [pause(Kind.NETWORK, failures, 0) for failures in range(1, 9)] == [1, 2, 4, 8, 16, 32, 45, 45]
     assert [pause(Kind.NETWORK, 10_000, luck) for luck in (0, 0.5, 1)] == [45, 50.625, 56.25]
     assert pause(Kind.POLICY, 1, 0) is None
-    assert all(
-        (pause(kind, 1, 0) or 60) >= 60 for kind in (Kind.AUTH, Kind.THROTTLED, Kind.REMOTE_FULL, Kind.NOT_FOUND)
-    )
+    assert all((pause(kind, 1, 0) or 60) >= 60 for kind in (Kind.AUTH, Kind.THROTTLED, Kind.REMOTE_FULL))
+    assert [pause(Kind.NOT_FOUND, failures, 0) for failures in (1, 9)] == [5, 45]  # a folder not mounted just now

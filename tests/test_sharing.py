@@ -229,22 +229,70 @@ def test_fault_54_what_git_lfs_keeps_is_uploaded_with_the_work(two: Pair) -> Non
     two.check()
 
 
-def test_stop_everywhere_tries_again_where_somebody_is_faster_and_says_when_it_cannot(
+def test_stop_everywhere_tells_what_refuses_it_and_tries_again_where_somebody_was_faster(
     two: Pair, capsys: Capture
 ) -> None:
     third, count = two.person(), two.hub.path / "count"
-    refuses = f"#!/bin/sh\necho x >>{count}\n[ $(wc -l <{count}) -ge {{}} ] || exit 1\n"
-    hook = Path(executable(two.hub.path / "hooks" / "pre-receive", refuses.format(3)))
-    assert "operator=stop" in script(third, capsys, "stop", "--everywhere")["subject"]
-    assert count.read_text() == "x\n" * 3
-    assert (two.state()["exit"], two.state()["epoch"]) == (True, 1)
-    assert "the exit flag is set already" in person(third, capsys, "stop", "--everywhere")
+    hook = Path(executable(two.hub.path / "hooks" / "pre-receive", "#!/bin/sh\necho no robots; exit 1\n"))
+    refused = script(third, capsys, "stop", "--everywhere", code=3)
+    assert (refused["error"], "no robots" in refused["message"]) == ("remote-policy", True)
     hook.unlink()
-    assert person(third, capsys, "resume", "--sync-via-git").startswith("[SYNC i=1] operator=resume")
 
-    executable(hook, refuses.format(100))
+    faster = "git -C {0} pull -q && git -C {0} commit -q --allow-empty -m faster && git -C {0} push -q"
+    theirs = two.person("theirs").path
+    wrapper = executable(
+        two.hub.path / "serve",
+        f"#!/bin/sh\necho x >>{count}; [ $(wc -l <{count}) -gt $(cat {count}.most) ] || "
+        f'({faster.format(theirs)}) >&2\nexec git-receive-pack "$@"\n',
+    )
+    third.git("config", "remote.origin.receivepack", wrapper)
+    Path(f"{count}.most").write_text("100")
     assert script(third, capsys, "stop", "--everywhere", code=5)["error"] == "remote-busy"
     assert two.state()["exit"] is False
+
+    Path(f"{count}.most").write_text("12")
+    assert "operator=stop" in script(third, capsys, "stop", "--everywhere")["subject"]
+    assert (two.state()["exit"], two.state()["epoch"]) == (True, 1)
+    assert "the exit flag is set already" in person(third, capsys, "stop", "--everywhere")
+    assert person(third, capsys, "resume", "--sync-via-git").startswith("[SYNC i=1] operator=resume")
+
+
+def test_a_standby_is_refused_where_the_host_takes_no_signs_of_life(two: Pair, capsys: Capture) -> None:
+    two.hub.git("config", "receive.hideRefs", "refs/orchestration")
+    capsys.readouterr()
+    words = ("--role", "ralph", "--once", "--json", "-c", "sync.stale=standby", "--agent", two.worker())
+    refused = told(two.ralph.call(*words), read(capsys))
+    assert (refused.exit_code, refused.code) == (3, "standby-blind")
+    short = ("--role", "ralph", "--once", "--json", "-c", "sync.lease=3", "--agent", two.worker())
+    assert told(two.ralph.call(*short), read(capsys)).code == "config-bad-value"
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["the claim stands", "the claim was taken back"])
+def test_a_hand_off_that_cannot_land_is_given_up_and_one_that_can_is_not(
+    two: Pair, capsys: Capture, taken: bool
+) -> None:
+    base = two.tip()
+    killed = two.start("galph", "--once", env={"GALPH_FAILPOINT": "settle.before_push:KILL"})
+    killed.communicate()
+    if taken:  # a person takes back what the claim stands on, and the clones are told that it was meant
+        two.hub.git("update-ref", "refs/heads/main", base)
+        two.galph.git("update-ref", "-d", "refs/orchestration/seen/main")
+        capsys.readouterr()
+        ended = told(two.galph.call("--role", "galph", "--once", "--json", "--agent", two.worker()), read(capsys))
+        assert (ended.exit_code, ended.code) == (8, "fenced")
+        assert two.tip() == base
+        assert two.galph.git("log", "-1", "--format=%s", two.galph.rescued()[0] + "^") == "work 1/galph"
+        return
+    assert person(two.galph, capsys, "abandon").startswith("given up; its work is kept in refs/rescue/")
+    assert two.galph.journal() == "idle"
+    two.galph.git("reset", "--quiet", "--keep", two.tip())
+    assert two.turn("galph") == 0
+    assert [stamp.kind for stamp in two.stamps()] == ["claim", "claim", "hand-off"]
+    killed = two.start("ralph", "--once", env={"GALPH_FAILPOINT": "settle.after_push:KILL"})
+    killed.communicate()
+    assert script(two.ralph, capsys, "abandon", code=3)["error"] == "turn-none"
+    assert two.turn("ralph") == 0
+    two.check()
 
 
 def test_a_gate_is_ended_when_its_turn_is_taken(two: Pair, capsys: Capture) -> None:

@@ -67,7 +67,7 @@ def test_beats_of_the_claim_land_on_the_lease_ref_while_the_agent_runs(two: Pair
     ended = turn(until_shell(f"[ $(wc -l < {note}) -ge 3 ]") + COMMITS.format("mine.txt"), *BEATS)
 
     assert (ended.exit_code, ended.notices) == (0, {})
-    epoch, nonce, count = two.hub.git("log", "-1", "--format=%B", LEASE).split()
+    epoch, nonce, count, _ = two.hub.git("log", "-1", "--format=%B", LEASE).split()
     claim = two.stamps()[0]
     assert (int(epoch), nonce, int(count) >= 3) == (claim.epoch, claim.nonce, True)
     assert two.hub.git("rev-list", "--count", LEASE) == "1"

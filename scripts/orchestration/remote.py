@@ -216,6 +216,24 @@ class Remote:
         done = self._call(*self.pushing(self.ref, commit, commit), "--dry-run")
         return None if classify(done) in {Kind.OK, Kind.ALREADY} else trouble(done, self.name, self.branch)
 
+    def require_leases(self) -> None:
+        """Refuse to judge by signs of life where the host takes none: their absence would say nothing.
+
+        Raises:
+            Unreachable: it did not answer.
+            Refused: it does not take them (code `standby-blind`).
+
+        """
+        ref, made = self.lease("standby"), self.git.ask("commit-tree", self.git.empty_tree(), "-m", "standby")
+        done = self._call(*self.pushing(ref, made, self.refs().leases.get("standby", "")))
+        if classify(done, ref) not in {Kind.OK, Kind.ALREADY}:
+            what = trouble(done, self.name, self.branch)
+            raise Refused(
+                f"{self.name} takes no signs of life, without which a standby cannot tell a dead peer: {what.text}",
+                code="standby-blind",
+                remedy=f"have it take refs below {_OWN}/{self.branch}/lease/, or set sync.stale: wait",
+            )
+
     def pushing(self, ref: str, new: str, old: str) -> tuple[str, ...]:
         """Return the command that moves a ref of the remote from `old` ("": not there yet) to `new`."""
         return "push", "--porcelain", "--no-verify", f"--force-with-lease={ref}:{old}", self.name, f"{new}:{ref}"

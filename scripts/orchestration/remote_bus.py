@@ -107,11 +107,10 @@ class RemoteBus:
         if now.holder == self._holder:
             return None
         wait = waiting_for(now, "runs", f" on {now.holder} since {now.last_update}")
-        life = self._sign_of_life(now)
-        quiet = self._observer.unchanged(f"{now.nonce} {life}")
+        quiet = self._observer.unchanged(f"{now.nonce} {self._sign_of_life(now)}")
         if quiet < self._sync.lease:
             return wait
-        if self._sync.stale is Stale.STANDBY and life:  # where no beat can arrive, its absence says nothing
+        if self._sync.stale is Stale.STANDBY:
             return None
         take = f"if that machine is gone: `orchestrator takeover --nonce {now.nonce}`, after `orchestrator stop` here"
         return Wait(f"{wait.why} and has shown no life for {quiet:.0f} s; {take}", f"{wait.subject} is gone")

@@ -37,7 +37,7 @@ from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
 from orchestration.reports import Reports
 from orchestration.runner import Runner
-from orchestration.settings import Config
+from orchestration.settings import Config, Stale
 from orchestration.solo_bus import SoloBus
 from orchestration.standstill import refuse_other_turns
 from orchestration.state import Actor
@@ -86,6 +86,8 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         bus = _bus(place, config, git, options, stops)
         if isinstance(bus, RemoteBus):
             sharing.require(git, config.sync)
+            if config.sync.stale is Stale.STANDBY:
+                bus.remote.require_leases()
             _watch(bus.remote, loop, stack)
         started = RunStarted(
             version=orchestration.__version__,

@@ -1,6 +1,7 @@
 """File events: watchdog's thread does nothing but wake the loop."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +11,10 @@ from watchdog.events import FileClosedNoWriteEvent, FileOpenedEvent, FileSystemE
 from watchdog.observers import Observer
 
 from orchestration.process import Loop
+
+warnings.filterwarnings(
+    "ignore", category=RuntimeWarning, module="watchdog"
+)  # a folder made while it looks, twice seen
 
 _READING = (FileOpenedEvent, FileClosedNoWriteEvent)
 """What changes nothing: whoever reads in answer to an event must not wake itself."""
