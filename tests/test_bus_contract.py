@@ -77,6 +77,15 @@ def test_what_is_not_shared_asks_nobody_and_stays_where_it_is(here: Ground) -> N
     assert (bus.offline(), bus.holds(claim_on(view)), bus.settings()) == (bus, None, None)
 
 
+@pytest.mark.parametrize("here", ["file", "local"], indirect=True)
+def test_a_turn_that_somebody_else_is_said_to_run_is_refused_where_nothing_is_shared(here: Ground) -> None:
+    bus = here.bus()
+    now = bus.look().state
+    with pytest.raises(Refused, match=r"galph runs since .* this clone did not start it") as caught:
+        bus.elsewhere(state.running(now, Token(1, "other", "2" * 32), "", NOW))
+    assert caught.value.code == "state-running"
+
+
 @every_bus
 def test_a_claim_stands_only_where_the_register_is_as_it_was_read(here: Ground) -> None:
     bus = here.bus()
