@@ -3,7 +3,8 @@
 Expected outcomes are values; only damage raises.
 """
 
-from typing import NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Protocol, Self
 
 from orchestration.errors import Refused
 from orchestration.halt import Wait
@@ -131,13 +132,44 @@ def decisions(now: State, option: str = "") -> str:
     return f"end it where it runs; if nothing runs it any more: {stamp}"
 
 
-def running_elsewhere(now: State, remedy: str) -> Refused:
-    """Return why a turn that somebody else is said to run stands in the way."""
-    return Refused(
-        f"the committed state says that {now.expected_actor} runs since {now.last_update}; this clone did not start it",
-        code="state-running",
-        remedy=remedy,
-    )
+class Unshared(ABC):
+    """What every bus answers whose turns no other clone can hold: the lock and the journal say whose they are."""
+
+    def offline(self) -> Self:
+        """Return this: nobody else is asked."""
+        return self
+
+    @abstractmethod
+    def remedy(self, now: State) -> str:
+        """Tell what a person can type where the state stands still."""
+
+    def elsewhere(self, now: State) -> Wait | None:
+        """Refuse: whoever runs the turn cannot be waited for.
+
+        Raises:
+            Refused: always (code `state-running`).
+
+        """
+        actor, since = now.expected_actor, now.last_update
+        raise Refused(
+            f"the committed state says that {actor} runs since {since}; this clone did not start it",
+            code="state-running",
+            remedy=self.remedy(now),
+        )
+
+    def settings(self) -> None:  # noqa: B027 - nothing is the answer
+        """Depend on nothing."""
+
+    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing
+        """Name the value that stays."""
+        return claim.base
+
+    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
+        """Trust the lock and the journal."""
+        return None
+
+    def retreat(self) -> None:  # noqa: B027
+        """Stay: there is nothing to follow."""
 
 
 def waiting_for(now: State, does: str, where: str = "") -> Wait:

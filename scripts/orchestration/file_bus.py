@@ -6,14 +6,12 @@ Its value is the file's text. The lock beside the file makes the turn exclusive;
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from msgspec.structs import replace
 
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, View, decisions, running_elsewhere
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Unshared, View, decisions
 from orchestration.errors import Refused
-from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 
@@ -24,7 +22,7 @@ _NOT_OF_GIT = {"state-bom", "state-future"}
 """Damage whose remedy is the same without git."""
 
 
-class FileBus:
+class FileBus(Unshared):
     """Turn truth in one file.
 
     Args:
@@ -52,40 +50,13 @@ class FileBus:
             state.check_forward(now, epoch=epoch, iteration=iteration)
         return View((data or b"").decode(), _anybodys(now))
 
-    def offline(self) -> Self:
-        """Return this: nobody else is asked."""
-        return self
-
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
         return decisions(now, " --no-git")
 
-    def elsewhere(self, now: State) -> Wait | None:
-        """Refuse: whoever runs it does not share this file.
-
-        Raises:
-            Refused: always (code `state-running`).
-
-        """
-        raise running_elsewhere(now, self.remedy(now))
-
-    def settings(self) -> None:
-        """Depend on nothing."""
-
-    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
-        """Name the value that stays."""
-        return claim.base
-
     def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the file still is as it was read."""
         return Claimed(claim.base) if self._read() == claim.base.encode() else Lost()
-
-    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
-        """Trust the lock and the journal."""
-        return None
-
-    def retreat(self) -> None:
-        """Stay: there is nothing to follow."""
 
     def state_at(self, value: str) -> State:
         """Read the state of a text.

@@ -6,15 +6,13 @@ that one index entry and the file follow, so that the person's index and work tr
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Self
 
 from msgspec.structs import replace
 
 from orchestration import failpoints, files, state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, View, decisions, running_elsewhere
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Moved, Unshared, View, decisions
 from orchestration.errors import Refused
 from orchestration.git import Git
-from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import State
 from orchestration.tree import REGULAR, Change, File
@@ -23,7 +21,7 @@ from orchestration.workspace import Workspace, refuse_links
 _BACK = "if the branch was moved back on purpose, go on from there: `orchestrator init --adopt`"
 
 
-class LocalBus:
+class LocalBus(Unshared):
     """Turn truth in `refs/heads/<branch>` of this clone.
 
     Args:
@@ -108,40 +106,13 @@ class LocalBus:
             if f"Orchestration-Nonce: {now.nonce}" not in self._git.ask("log", "-1", "--format=%B", tip).splitlines():
                 raise
 
-    def offline(self) -> Self:
-        """Return this: nobody else is asked."""
-        return self
-
     def remedy(self, now: State) -> str:
         """Tell what a person can type where the state stands still."""
         return decisions(now)
 
-    def elsewhere(self, now: State) -> Wait | None:
-        """Refuse: whoever runs it does not share this branch.
-
-        Raises:
-            Refused: always (code `state-running`).
-
-        """
-        raise running_elsewhere(now, self.remedy(now))
-
-    def settings(self) -> None:
-        """Depend on nothing."""
-
-    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
-        """Name the value that stays."""
-        return claim.base
-
     def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the branch still is at the claim's base."""
         return Claimed(claim.base) if self._git.resolve(self._ref) == claim.base else Lost()
-
-    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
-        """Trust the lock and the journal."""
-        return None
-
-    def retreat(self) -> None:
-        """Stay: nothing is moved in the only clone there is."""
 
     def state_at(self, value: str) -> State:
         """Read the state of a commit.

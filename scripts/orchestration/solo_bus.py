@@ -4,12 +4,10 @@ The state gives the first iteration and is never written: the truth is a counter
 the turn in the journal.
 """
 
-from typing import Self
-
 from msgspec.structs import replace
 
 from orchestration import state
-from orchestration.bus import Claimed, Fenced, Landed, Lost, View
+from orchestration.bus import Claimed, Fenced, Landed, Lost, Unshared, View
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, HandOff
@@ -17,7 +15,7 @@ from orchestration.local_bus import LocalBus
 from orchestration.state import READY, Actor, State, Status
 
 
-class SoloBus:
+class SoloBus(Unshared):
     """A branch on which one actor works.
 
     Args:
@@ -58,10 +56,6 @@ class SoloBus:
             raise Refused(f"the branch {self.branch} has no commit", code="branch-empty", remedy="make a first commit")
         return View(tip, self._now)
 
-    def offline(self) -> Self:
-        """Return this: nobody else is asked."""
-        return self
-
     def remedy(self, now: State) -> str:  # noqa: ARG002 - whatever it is, nothing of it is written
         """Tell what a person can type where the state stands still."""
         return "start again: the next start begins anew"
@@ -69,23 +63,9 @@ class SoloBus:
     def elsewhere(self, now: State) -> None:
         """Let it be: whose turn it is does not matter."""
 
-    def settings(self) -> None:
-        """Depend on nothing."""
-
-    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing here
-        """Name the value that stays."""
-        return claim.base
-
     def claim(self, claim: Claim, offer: str) -> Claimed | Lost:  # noqa: ARG002
         """Take the turn if the branch still is at the claim's base."""
         return Claimed(claim.base) if self._tip() == claim.base else Lost()
-
-    def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
-        """Trust the lock and the journal."""
-        return None
-
-    def retreat(self) -> None:
-        """Stay: nothing is moved in the only clone there is."""
 
     def state_at(self, value: str) -> State:  # noqa: ARG002 - whatever is committed
         """Return the counter."""
