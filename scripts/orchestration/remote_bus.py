@@ -91,8 +91,6 @@ class RemoteBus:
         if found is None:
             return self._for_everybody(error)
         remedy = restoring(found, self._path, self.remote.name, self.branch)
-        if error.code == "state-not-committed":  # it was, and the file here is of then
-            return Refused(f"{self._path} is missing on {self.branch}", code="state-missing", remedy=remedy)
         return Refused(error.message, code=error.code, remedy=remedy)
 
     def remedy(self, now: State) -> str:

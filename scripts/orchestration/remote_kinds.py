@@ -40,33 +40,29 @@ class Kind(StrEnum):
 
 
 class Patience(NamedTuple):
-    """How a kind is waited out: seconds before the second try, doubled at each failure up to `longest`.
-
-    `alert` is how many failures in a row a person hears of.
-    """
+    """How a kind is waited out: seconds before the second try, doubled at each failure up to `longest`."""
 
     first: float
     longest: float
-    alert: int
 
 
 PATIENCE: dict[Kind, Patience | None] = {
-    Kind.CAS_LOST: Patience(0.1, 5, 20),
-    Kind.REMOTE_BUSY: Patience(2, 45, 5),
+    Kind.CAS_LOST: Patience(0.1, 5),
+    Kind.REMOTE_BUSY: Patience(2, 45),
     Kind.POLICY: None,
-    Kind.REMOTE_FULL: Patience(60, 600, 1),
-    Kind.REMOTE_BROKEN: Patience(60, 600, 1),
-    Kind.UNKNOWN: Patience(1, 45, 5),
-    Kind.NETWORK: Patience(1, 45, 5),
-    Kind.THROTTLED: Patience(120, 900, 2),
-    Kind.AUTH: Patience(60, 600, 1),
-    Kind.NOT_FOUND: Patience(5, 45, 1),  # or a folder that is not mounted just now
-    Kind.MISSING: Patience(1, 45, 3),
-    Kind.LOCAL_LOCK: Patience(1, 30, 5),
+    Kind.REMOTE_FULL: Patience(60, 600),
+    Kind.REMOTE_BROKEN: Patience(60, 600),
+    Kind.UNKNOWN: Patience(1, 45),
+    Kind.NETWORK: Patience(1, 45),
+    Kind.THROTTLED: Patience(120, 900),
+    Kind.AUTH: Patience(60, 600),
+    Kind.NOT_FOUND: Patience(5, 45),  # or a folder that is not mounted just now
+    Kind.MISSING: Patience(1, 45),
+    Kind.LOCAL_LOCK: Patience(1, 30),
     Kind.LOCAL_CORRUPT: None,
     Kind.LOCAL_TREE: None,
-    Kind.LOCAL_FULL: Patience(60, 600, 1),
-    Kind.OWNERSHIP: Patience(60, 600, 1),
+    Kind.LOCAL_FULL: Patience(60, 600),
+    Kind.OWNERSHIP: Patience(60, 600),
 }
 """None: waiting changes nothing, somebody must act. With the jitter a lost network is tried within a minute."""
 

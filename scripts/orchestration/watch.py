@@ -12,9 +12,8 @@ from watchdog.observers import Observer
 
 from orchestration.process import Loop
 
-warnings.filterwarnings(
-    "ignore", category=RuntimeWarning, module="watchdog"
-)  # a folder made while it looks, twice seen
+# A folder that is made while it looks around is met twice: harmless, and nothing for a terminal.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
 
 _READING = (FileOpenedEvent, FileClosedNoWriteEvent)
 """What changes nothing: whoever reads in answer to an event must not wake itself."""
