@@ -230,9 +230,6 @@ def main() -> int:
     seed = given.seed or hashlib.sha256(os.urandom(16)).hexdigest()[:8]
     place = Path(tempfile.mkdtemp(prefix="galph-prove-"))
     seal(place / "home")
-    (place / "home" / ".gitconfig").write_text(
-        "[user]\n\tname = A Person\n\temail = person@localhost\n[init]\n\tdefaultBranch = main\n"
-    )
     begun = time.monotonic()
     cases = [case for case in every_case() if given.only in case.name]
     dice = random.Random(seed)  # noqa: S311 - a draw, not a secret

@@ -387,6 +387,9 @@ def seal(home: Path) -> None:
         if name.startswith(("GIT_", "ORCH", "GALPH_", "XDG_")):
             del os.environ[name]
     home.mkdir()
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = A Person\n\temail = person@localhost\n[init]\n\tdefaultBranch = main\n"
+    )
     os.environ.update(HOME=str(home), GIT_CONFIG_NOSYSTEM="1", NO_COLOR="1", TZ="UTC", LC_ALL="C.UTF-8")
 
 

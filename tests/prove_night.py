@@ -232,9 +232,6 @@ def main() -> int:
     seed = given.seed or hashlib.sha256(os.urandom(16)).hexdigest()[:8]
     place = Path(tempfile.mkdtemp(prefix="galph-prove-"))
     seal(place / "home")
-    (place / "home" / ".gitconfig").write_text(
-        "[user]\n\tname = A Person\n\temail = person@localhost\n[init]\n\tdefaultBranch = main\n"
-    )
     os.environ.pop(failpoints.VARIABLE, None)
     begun = time.monotonic()
     passed = night(place / "night", given.turns, seed, Pace(*(seconds / given.harsher for seconds in Pace())))
