@@ -358,6 +358,22 @@ def test_a_move_that_was_cut_short_is_finished_and_what_lies_in_its_way_is_kept(
     two.check()
 
 
+def test_credentials_that_a_person_renews_are_no_change_of_the_agents(two: Pair) -> None:
+    def renewed(where: str) -> int:
+        killed = two.start("galph", "--once", env={"GALPH_FAILPOINT": "settle.before_push:KILL"})
+        killed.communicate()
+        two.galph.git("config", where, "credential.helper", "store")
+        code = two.turn("galph")
+        two.galph.git("config", where, "--unset", "credential.helper")
+        return code
+
+    assert renewed("--global") == 0
+    assert two.turn("ralph") == 0
+    assert renewed("--local") == 3
+    assert two.turn("galph") == 0
+    two.check()
+
+
 def read(capsys: Capture) -> str:
     """Return what was printed."""
     return capsys.readouterr().out

@@ -163,6 +163,22 @@ def test_a_remote_that_stalls_stops_neither_the_agents_output_nor_its_end(two: P
     assert "line 2999 of many" in log.read_text()
 
 
+def test_looks_that_show_no_branch_are_not_believed_until_there_are_three_in_a_row(two: Pair, turn: Turn) -> None:
+    looks, blind = two.hub.path / "looks", two.hub.path / "blind"
+    serve = (
+        f"#!/bin/sh\n[ ! -e {blind} ] || echo x >>{looks}\n"
+        f"case $(cat {looks} 2>/dev/null | wc -l) in 1|2|4|5)\n"
+        '  exec git -c uploadpack.hideRefs=refs/heads upload-pack "$@" ;; esac\n'
+        'exec git-upload-pack "$@"\n'
+    )
+    two.galph.git("config", "remote.origin.uploadpack", executable(two.hub.path / "serve", serve))
+
+    ended = turn(f"touch {blind}; " + until_shell(f"[ $(cat {looks} 2>/dev/null | wc -l) -ge 7 ]"), *BEATS)
+
+    assert ended.exit_code == 0
+    two.check()
+
+
 @pytest.mark.parametrize("how", ["away", "objects", "hidden"])
 def test_a_person_is_told_once_that_no_sign_of_life_gets_through(two: Pair, turn: Turn, how: str) -> None:
     told_so = until_shell(f"grep -q 'no sign of life' {TELLS}")
@@ -220,6 +236,17 @@ def test_a_peer_is_looked_for_often_at_first_and_never_less_than_the_interval_al
     assert set(pauses[5:]) == {5.0}
     patience.over()
     assert patience.for_peer() == 1.0
+
+
+def test_a_wait_for_the_peer_says_nothing_of_the_remote_nor_that_of_the_peer() -> None:
+    patience = Patience(Still(), SyncSettings(poll_interval=5), once=False)
+    for _ in range(50):
+        patience.for_peer()
+    assert (patience.for_remote("network") or 0) <= 1.25
+    for _ in range(50):
+        patience.for_remote("network")
+    patience.for_peer()
+    assert (patience.for_remote("network") or 0) <= 1.25
 
 
 def test_a_remote_is_tried_less_and_less_often_and_not_by_everybody_at_once() -> None:
