@@ -74,7 +74,7 @@ def test_what_is_not_shared_asks_nobody_and_stays_where_it_is(here: Ground) -> N
     bus.retreat()
 
     assert here.outside() == before
-    assert (bus.offline(), bus.holds(claim_on(view)), bus.settings()) == (bus, None, None)
+    assert (bus.offline(), bus.holds(claim_on(view)), bus.settings()()) == (bus, None, None)
 
 
 @pytest.mark.parametrize("here", ["file", "local"], indirect=True)

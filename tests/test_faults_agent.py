@@ -252,7 +252,7 @@ def test_fault_68_a_turn_is_not_published_where_its_agent_pointed_the_remote(
     assert (code, last["code"]) == (3, "push-settings-changed"), last
     assert told.replace("HUB", hub) in last["reason"]
     assert "secret" not in last["reason"] + last["remedy"]
-    assert two.ralph.journal() == "stamped"
+    assert two.ralph.journal() == "ran"
     assert two.turn("ralph") == 3
     assert (two.tip(), two.ralph.git("-C", "../other.git", "rev-parse", "main")) == (claimed, handed_off)
 

@@ -88,11 +88,11 @@ def test_fault_38_a_stopwatch_that_goes_back_begins_the_wait_for_a_sign_of_life_
     clock = FakeClock()
     clock.advance(1000)
     observer = Observer(tmp_path / "observed.json", clock)
-    assert observer.unchanged("beat") == 0
+    assert observer.unchanged("turn", lambda: "") == 0
     clock.advance(700)
-    assert observer.unchanged("beat") == 700
+    assert observer.unchanged("turn", lambda: "") == 700
     clock.advance(-1500)
-    assert observer.unchanged("beat") == 0
+    assert observer.unchanged("turn", lambda: "") == 0
 
 
 def test_fault_39_a_machine_that_has_slept_takes_nothing_and_loses_nothing(here: World) -> None:

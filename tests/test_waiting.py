@@ -204,16 +204,22 @@ def test_a_sign_of_life_counts_from_when_it_was_first_seen(tmp_path: Path, monke
     start = SystemClock().boottime()
     monkeypatch.setattr(Later, "boottime", lambda self: start + self.ahead)
 
-    def seen(value: str, ahead: float) -> float:
+    def seen(beat: str, ahead: float, turn: str = "turn") -> float:
         clock.ahead = ahead
-        return round(Observer(path, clock).unchanged(value), 3)  # as a process of its own
+        return round(Observer(path, clock).unchanged(turn, lambda: beat), 3)  # as a process of its own
 
-    assert [seen("a", 0), seen("a", 5), seen("a", 700), seen("b", 701), seen("b", 702)] == [0, 5, 700, 0, 1]
-    assert [seen("b", 600), seen("b", 602)] == [0, 2]  # a stopwatch that went back measures nothing
+    assert seen("a", 0) == 0  # whatever beats there: that it began is sign enough
+    assert [seen("a", 1), seen("a", 6), seen("a", 701), seen("b", 702), seen("b", 703)] == [0, 5, 700, 0, 1]
+    assert [seen("b", 704, "another"), seen("", 706, "another")] == [0, 2]
+    assert [seen("b", 707, "another"), seen("b", 709, "another")] == [0, 2]
+    assert [seen("b", 600, "another"), seen("b", 602, "another")] == [
+        0,
+        2,
+    ]  # a stopwatch that went back measures nothing
     monkeypatch.setattr(lease, "boot_id", lambda: "another start of the machine")
-    assert [seen("b", 603), seen("b", 605)] == [0, 2]
+    assert [seen("b", 603, "another"), seen("b", 605, "another")] == [0, 2]
     path.write_text("{")
-    assert [seen("b", 606), seen("b", 607)] == [0, 1]
+    assert [seen("", 606), seen("", 607)] == [0, 1]
 
 
 # --- patience --------------------------------------------------------------------------------------------------------

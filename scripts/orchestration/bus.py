@@ -4,12 +4,16 @@ Expected outcomes are values; only damage raises.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, Self
 
 from orchestration.errors import Refused
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
 from orchestration.state import SCOPE, State, Status
+
+Settings = Callable[[], dict[str, str] | None]
+"""A question that was asked: call it for the answer, and do what else there is to do meanwhile."""
 
 
 class View(NamedTuple):
@@ -86,8 +90,8 @@ class Bus(Protocol):
 
         """
 
-    def settings(self) -> dict[str, str] | None:
-        """Return the configuration that publishing depends on; None: nothing is published."""
+    def settings(self) -> Settings:
+        """Ask for the configuration that publishing depends on; None: nothing is published."""
 
     def offer(self, claim: Claim, now: State) -> str:
         """Build the value that claims the turn, or name the one that the claim leaves as it is."""
@@ -157,8 +161,9 @@ class Unshared(ABC):
             remedy=self.remedy(now),
         )
 
-    def settings(self) -> None:  # noqa: B027 - nothing is the answer
+    def settings(self) -> Settings:
         """Depend on nothing."""
+        return lambda: None
 
     def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing
         """Name the value that stays."""

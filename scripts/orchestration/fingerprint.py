@@ -7,11 +7,12 @@ An agent that changes it sends its turn elsewhere, or to nobody (handoff.md, fau
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.git_errors import GitError
+from orchestration.process import Completed
 
 _WATCHED = re.compile(
     r"""remote\.(?P<name>.+)\.(url|pushurl|mirror|receivepack|uploadpack|proxy|proxyauthmethod|vcs|pushoption)
@@ -27,8 +28,8 @@ _ADDRESS = re.compile(r"remote\..+\.(url|pushurl)", re.DOTALL)
 _LOGIN = re.compile(r"(?<=://)[^/@]*@")
 
 
-def taken(git: Git, remote: str) -> dict[str, str]:
-    """Return what a push to `remote` depends on, by the name of the setting.
+def asked(git: Git, remote: str) -> Callable[[], dict[str, str]]:
+    """Ask git what a push to `remote` depends on, by the name of the setting; call what is returned for it.
 
     An address stands there as it is, without a login that it holds; of anything else, which may be a secret, a digest.
 
@@ -36,7 +37,11 @@ def taken(git: Git, remote: str) -> dict[str, str]:
         GitError: the configuration cannot be read.
 
     """
-    done = git.call("config", "--list", "--show-scope", "-z")
+    started = git.start("config", "--list", "--show-scope", "-z")
+    return lambda: _read(started(), remote)
+
+
+def _read(done: Completed, remote: str) -> dict[str, str]:
     if done.code:
         raise GitError(done, code="config-unreadable", remedy="mend it: `git config --local --edit`")
     found: dict[str, list[str]] = {}

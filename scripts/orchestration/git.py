@@ -257,8 +257,13 @@ class Git:
 
     def dirt(self) -> Dirt:
         """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""
+        return self.asking_dirt()()
+
+    def asking_dirt(self) -> Callable[[], Dirt]:
+        """Begin what `dirt` does; call what is returned for the answer."""
         told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "-z", "-uall", "--no-renames")
-        return read_status(self.ask("--no-optional-locks", "status", *told))
+        asked = self._checking("--no-optional-locks", "status", *told)
+        return lambda: read_status(os.fsdecode(asked().stdout))
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""
@@ -329,22 +334,29 @@ class Git:
         parents = [word for parent in commit.parents for word in ("-p", parent)]
         return self.ask("commit-tree", commit.tree, *parents, "-F", "-", stdin=commit.message.encode())
 
-    def update_ref(self, ref: str, new: str, old: str, why: str, besides: str | None = None) -> bool:
-        """Compare-and-swap a ref; `old` may be "" for a ref that must not exist. False: it was not `old`.
+    def update_ref(self, ref: str, new: str, old: str, why: str) -> bool:
+        """Compare-and-swap a ref; `old` may be "" for a ref that must not exist. False: it was not `old`."""
+        return self.updating_ref(ref, new, old, why)()
+
+    def updating_ref(self, ref: str, new: str, old: str, why: str, besides: str | None = None) -> Callable[[], bool]:
+        """Begin what `update_ref` does; call what is returned to end it.
 
         With it, or not at all, the ref `besides` goes to `new`, whatever it was.
         """
         how = ("update-ref", "-m", why, "--create-reflog")
         if besides:
             rows = f"update {ref}\0{new}\0{old or '0' * len(new)}\0update {besides}\0{new}\0\0"
-            done = self.call(*how, "--stdin", "-z", stdin=os.fsencode(rows))
+            started = self.start(*how, "--stdin", "-z", stdin=os.fsencode(rows))
         else:
-            done = self.call(*how, ref, new, old)
-        if done.code == 0:
-            return True
-        if (self.resolve(ref) or "") == old:
-            raise explained(done, locked=b".lock': File exists" in done.stderr)
-        return False
+            started = self.start(*how, ref, new, old)
+
+        def moved() -> bool:
+            done = started()
+            if done.code and (self.resolve(ref) or "") == old:
+                raise explained(done, locked=b".lock': File exists" in done.stderr)
+            return done.code == 0
+
+        return moved
 
     def delete_ref(self, ref: str, old: str) -> None:
         """Delete a ref that still has the value `old`."""

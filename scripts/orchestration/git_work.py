@@ -1,7 +1,7 @@
 """The person's files in a git work tree: looked at before a turn, pinned, kept, and told about (work.Work)."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -47,8 +47,8 @@ class GitWork:
 
     # --- before the agent --------------------------------------------------------------------------------------------
 
-    def survey(self, base: str, state: State, carry: Carry | None) -> Survey:
-        """Look at branch, operation and uncommitted files.
+    def survey(self, base: str, state: State, carry: Carry | None) -> Callable[[], Survey]:
+        """Look at branch, operation and uncommitted files, and go forward to `base`.
 
         Raises:
             Refused: a person must put them in order first.
@@ -60,8 +60,13 @@ class GitWork:
         goes_on = carry is not None and carry.is_for(state.expected_actor, state.iteration)
         if not (goes_on or self._config.allow_dirty):
             self._require_clean(dirt, carry)
-        if dirt.head != base:
-            dirt = self._catch_up(dirt, base)
+        if dirt.head == base:
+            return lambda: self._surveyed(dirt, base)
+        self._catch_up(dirt, base)
+        after = self._git.asking_dirt()
+        return lambda: self._surveyed(after(), base)
+
+    def _surveyed(self, dirt: Dirt, base: str) -> Survey:
         tree = self._collector.snapshot(dirt)
         return Survey(tree, tree != self._git.tree(base))
 
@@ -76,17 +81,16 @@ class GitWork:
                 remedy=f"`git switch {wanted}`",
             )
 
-    def _catch_up(self, dirt: Dirt, base: str) -> Dirt:
-        """Bring the work tree forward to the remote's tip; return how it is then.
+    def _catch_up(self, dirt: Dirt, base: str) -> None:
+        """Bring the work tree forward to the remote's tip.
 
         Raises:
             Refused: the branch has commits of its own, or uncommitted files are in the way.
 
         """
         moved = fast_forward(self._git, self._branch, base)
-        after = self._git.dirt()
-        if after.head == base:
-            return after
+        if self._git.resolve(f"refs/heads/{self._branch}") == base:
+            return
         here = dirt.head or ""
         if moved or not self._git.is_ancestor(here, base):  # a branch that is ahead has nowhere to move
             ahead = self._git.is_ancestor(base, here)

@@ -81,7 +81,7 @@ class Heart:
 
     def _is_same_remote(self, claim: Claim) -> bool:
         """Tell whether the agent has left the way to the remote alone: another one's answer says nothing."""
-        return claim.settings in (None, self._bus.settings())
+        return claim.settings in (None, self._bus.settings()())
 
     def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
         looked = self._git.reach("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)

@@ -3,6 +3,7 @@
 Safety never depends on it: a lease only says when a standby may try to take a turn over.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,10 @@ from orchestration.workspace import boot_id
 
 
 class _Observed(msgspec.Struct, frozen=True):
-    """A sign of life, and when it was first seen: seconds since the start `boot` of this machine."""
+    """The newest sign of life of a turn, and when it was first seen: seconds since the start `boot` of this machine."""
 
-    value: str
+    turn: str
+    beat: str
     since: float
     boot: str
 
@@ -33,14 +35,18 @@ class Observer:
         self._path = path
         self._clock = clock
 
-    def unchanged(self, value: str) -> float:
-        """Return for how many seconds `value` has been what is seen; 0 when it is new, or the machine was restarted."""
+    def unchanged(self, turn: str, beat: Callable[[], str]) -> float:
+        """Return for how many seconds nothing new was seen of a turn; 0 also after a restart of the machine.
+
+        Of a turn that was not seen before, the remote is not asked for a `beat`: that it began is sign enough.
+        """
         now, boot = self._clock.boottime(), boot_id()
         try:
             seen = msgspec.json.decode(self._path.read_bytes(), type=_Observed)
         except (OSError, msgspec.DecodeError):
             seen = None
-        if seen and (seen.value, seen.boot) == (value, boot) and seen.since <= now:
+        newest = beat() if seen and seen.turn == turn else ""
+        if seen and (seen.turn, seen.beat, seen.boot) == (turn, newest, boot) and seen.since <= now:
             return now - seen.since
-        files.replace(self._path, msgspec.json.encode(_Observed(value, now, boot)))
+        files.replace(self._path, msgspec.json.encode(_Observed(turn, newest, now, boot)))
         return 0.0

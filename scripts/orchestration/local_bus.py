@@ -4,7 +4,7 @@ A claim writes nothing here: the lock of the work tree and the journal hold it. 
 that one index entry and the file follow, so that the person's index and work tree are otherwise left alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from msgspec.structs import replace
@@ -135,21 +135,25 @@ class LocalBus(Unshared):
         claim: str | None = None,  # noqa: ARG002 - it is in no commit
         besides: str | None = None,
     ) -> Landed | Moved | Fenced:
-        """Move the branch from `parent` to `commit`, then refresh the state's index entry and file.
+        """Move the branch from `parent` to `commit`, and refresh the state's index entry and file beside it.
 
-        With the branch goes the ref `besides`.
+        With the branch goes the ref `besides`. Whatever becomes of the branch, entry and file are as it has them then.
         """
         tip = self._git.resolve(self._ref) or ""
         if tip == hand_off.parent:
             failpoints.hit("settle.before_ref")
-            subject = f"orchestrator: {hand_off.commit}"
-            if self._git.update_ref(self._ref, hand_off.commit, hand_off.parent, subject, besides):
-                tip = hand_off.commit
-            else:
-                tip = self._git.resolve(self._ref) or ""
-        if tip == hand_off.commit or (tip and self._git.is_ancestor(hand_off.commit, tip)):
-            failpoints.hit("settle.after_ref")
+            why = f"orchestrator: {hand_off.commit}"
+            moved = self._git.updating_ref(self._ref, hand_off.commit, hand_off.parent, why, besides)
+            refreshed = self._refreshing(hand_off.commit)
+            has_moved = moved()
+            refreshed()
+            if has_moved:
+                failpoints.hit("settle.after_ref")
+                return Landed(hand_off.commit)
+            tip = self._git.resolve(self._ref) or ""
+        if tip:
             self.refresh(tip)
+        if tip == hand_off.commit or (tip and self._git.is_ancestor(hand_off.commit, tip)):
             return Landed(hand_off.commit)
         return self._moved(hand_off, tip)
 
@@ -170,19 +174,25 @@ class LocalBus(Unshared):
             Refused: the file's folder has become a link, and what it leads to is nobody's to write to.
 
         """
-        if not self._git.has_checked_out(self.branch):
-            return
+        self._refreshing(tip)()
+
+    def _refreshing(self, tip: str) -> Callable[[], None]:
+        """Begin what `refresh` does; call what is returned to end it."""
         data = self._git.blobs([f"{tip}:{self._path}"])[0]
         blob = self._git.resolve(f"{tip}:{self._path}")
-        if data is None or blob is None:
-            return
+        if data is None or blob is None or not self._git.has_checked_out(self.branch):
+            return lambda: None
         refuse_links(self._place, self._state_file, itself=False)
         index_is_set = self._git.setting_index([Change(REGULAR, blob, self._path)])
         if not self._file.is_file() or self._file.is_symlink() or self._file.read_bytes() != data:
             files.replace(self._file, data)
         failpoints.hit("settle.after_file")
-        index_is_set()
-        failpoints.hit("settle.after_index")
+
+        def end() -> None:
+            index_is_set()
+            failpoints.hit("settle.after_index")
+
+        return end
 
     def _parse(self, data: bytes | None) -> State:
         with self._naming_the_file():

@@ -24,9 +24,9 @@ class NoWork:
         self._name = state_file
         self._tell = tell
 
-    def survey(self, base: str, state: State, carry: Carry | None) -> Survey:  # noqa: ARG002
+    def survey(self, base: str, state: State, carry: Carry | None) -> Callable[[], Survey]:  # noqa: ARG002
         """See nothing."""
-        return Survey("", uncommitted=False)
+        return lambda: Survey("", uncommitted=False)
 
     def begin(self, entry: Claiming) -> Turn:
         """Begin the turn."""

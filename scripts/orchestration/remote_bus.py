@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from orchestration import failpoints, fingerprint, state
 from orchestration.branches import fast_forward, is_rescued, leave, merged
-from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, View, decisions, waiting_for
+from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, Settings, View, decisions, waiting_for
 from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
 from orchestration.halt import Wait
@@ -21,7 +21,7 @@ from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
 from orchestration.remote import Remote, raised
 from orchestration.settings import Config, SkipCI, Stale
-from orchestration.state import State, Token
+from orchestration.state import State, Status, Token
 from orchestration.tree import Commit, File
 from orchestration.workspace import Workspace
 
@@ -51,6 +51,7 @@ class RemoteBus:
         self._sync = config.sync
         self._observer = Observer(place.journal.with_name("observed.json"), git.loop.clock)
         self._tip: str | None = None  # what the remote's branch is known to be; None: it must be read again
+        self._landed: str | None = None  # the hand-off that has just landed: the next look need not ask
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -62,8 +63,8 @@ class RemoteBus:
             Refused: the state is damaged, or the branch is gone or rewound.
 
         """
-        self._tip = None
-        tip = self.remote.tip()
+        self._tip, landed, self._landed = None, self._landed, None
+        tip = landed or self.remote.tip()
         try:
             view = self.local.read(tip, epoch=epoch, iteration=iteration)
         except Refused as error:
@@ -105,7 +106,7 @@ class RemoteBus:
         if now.holder == self._holder:
             return None
         wait = waiting_for(now, "runs", f" on {now.holder} since {now.last_update}")
-        quiet = self._observer.unchanged(f"{now.nonce} {self._sign_of_life(now)}")
+        quiet = self._observer.unchanged(now.nonce or "", lambda: self._sign_of_life(now))
         if quiet < self._sync.lease:
             return wait
         if self._sync.stale is Stale.STANDBY:
@@ -141,9 +142,9 @@ class RemoteBus:
 
     # --- the claim ---------------------------------------------------------------------------------------------------
 
-    def settings(self) -> dict[str, str]:
-        """Return the configuration that reaching the remote depends on."""
-        return fingerprint.taken(self._git, self.remote.name)
+    def settings(self) -> Settings:
+        """Ask for the configuration that reaching the remote depends on."""
+        return fingerprint.asked(self._git, self.remote.name)
 
     def offer(self, claim: Claim, now: State) -> str:
         """Build the claim's commit; nothing refers to it yet."""
@@ -172,6 +173,7 @@ class RemoteBus:
         if self._owns(claim.token, tip) and self._git.is_ancestor(offer, tip):
             return self._claimed(claim, offer, tip)
         if tip != claim.base or self._git.resolve(f"{offer}^{{commit}}") is None:
+            self.local.refresh(self._git.resolve(self._ref) or tip)  # a kill may have left the claim's state there
             return Lost()
         self._tip = tip
         if trouble is None:
@@ -193,7 +195,7 @@ class RemoteBus:
         """
         if claim.token.holder != self._holder:
             return _of_another(claim.token)
-        fingerprint.require_same(claim.settings, self.settings())
+        fingerprint.require_same(claim.settings, self.settings()())
         tip = self._tip_of(claim.token)
         return None if self._owns(claim.token, tip) else self._fenced(tip)
 
@@ -270,8 +272,14 @@ class RemoteBus:
             tip = self._push(hand_off, tip)
             landed = self._git.is_ancestor(hand_off.commit, tip)
         self._tip = tip
+        self._landed = self._known_after(hand_off)
         self._follow(hand_off)
         return Landed(hand_off.commit)
+
+    def _known_after(self, hand_off: HandOff) -> str | None:
+        """Return the tip that the next look need not ask for: ours, but for a failure, about which somebody decides."""
+        is_ours = self._tip == hand_off.commit and self.state_at(hand_off.commit).status is not Status.FAILED
+        return self._tip if is_ours else None
 
     def _push(self, hand_off: HandOff, tip: str) -> str:
         """Push onto the tip; return the tip that is there afterwards.

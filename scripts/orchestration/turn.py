@@ -191,8 +191,14 @@ def pass_gates(ports: Ports, entry: Judged) -> Step:
 
 
 def build_hand_off(ports: Ports, entry: Checked) -> Step:
-    """Make the hand-off commit on the work; nothing refers to it yet."""
+    """Make the hand-off commit on the work; nothing refers to it yet.
+
+    Raises:
+        Refused: the agent changed where it would be published to. What a person changes from here on is theirs.
+
+    """
     claim = entry.turn.claim
+    settings = ports.bus.settings()
     before = ports.bus.state_at(entry.on or claim.base)
     now = ports.clock.now()
     if entry.failure:
@@ -205,19 +211,14 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
     if entry.exit_reason is not None:
         after = replace(after, exit=True, exit_reason=entry.exit_reason)
     hand_off = ports.bus.stamp(entry.work_head, before, after)
+    require_same(claim.settings, settings())
     failpoints.hit("stamp.built")
     return Stamped(entry, hand_off)
 
 
 def settle(ports: Ports, entry: Stamped) -> Step:
-    """Publish the hand-off; when somebody committed meanwhile, make it anew on top.
-
-    Raises:
-        Refused: the agent changed where it would be published to.
-
-    """
+    """Publish the hand-off; when somebody committed meanwhile, make it anew on top."""
     checked = entry.checked
-    require_same(checked.turn.claim.settings, ports.bus.settings())
     answer = ports.bus.settle(entry.hand_off, checked.turn.claim.base)
     if isinstance(answer, Moved):
         return replace(checked, work_head=answer.tip, on=answer.on or checked.on)

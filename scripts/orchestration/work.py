@@ -1,5 +1,6 @@
 """The person's files, as a turn sees them: a protocol, so that a turn reads the same with git and without."""
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from orchestration.bus import Fenced
@@ -38,8 +39,8 @@ class Summary(NamedTuple):
 class Work(Protocol):
     """What a turn does to the files around it, and what is kept of them."""
 
-    def survey(self, base: str, state: State, carry: Carry | None) -> Survey:
-        """Look at the files before a claim on `base`.
+    def survey(self, base: str, state: State, carry: Carry | None) -> Callable[[], Survey]:
+        """See that the files are ready for a claim on `base`; call what is returned for how they lie.
 
         Raises:
             Refused: a person must put them in order first.
