@@ -63,7 +63,8 @@ def _leaf(leaf: Leaf) -> Schema:
         made = {"enum": words}
     if leaf.key[-1] != "command":  # the one setting without a default
         made["default"] = msgspec.to_builtins(leaf.default)
-    return {"description": leaf.opt.help} | made
+    sorted_keys = json.loads(json.dumps(made, sort_keys=True))  # msgspec's own order differs from version to version
+    return {"description": leaf.opt.help} | sorted_keys
 
 
 def _not_twice(aliases: Mapping[str, str], words: list[str]) -> list[Schema]:
