@@ -63,8 +63,10 @@ def _leaf(leaf: Leaf) -> Schema:
         made = {"enum": words}
     if leaf.key[-1] != "command":  # the one setting without a default
         made["default"] = msgspec.to_builtins(leaf.default)
-    sorted_keys = json.loads(json.dumps(made, sort_keys=True))  # msgspec's own order differs from version to version
-    return {"description": leaf.opt.help} | sorted_keys
+    ordered: Schema = json.loads(
+        json.dumps(made, sort_keys=True)
+    )  # msgspec's own order differs from version to version
+    return {"description": leaf.opt.help} | ordered
 
 
 def _not_twice(aliases: Mapping[str, str], words: list[str]) -> list[Schema]:
