@@ -227,11 +227,14 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of earlier runs."""
+    """What is kept of runs, and what of their output."""
 
     keep: Annotated[
         Count, Opt(help="Runs of a branch to keep; older ones are deleted when a run begins. 0 keeps all.")
     ] = 0
+    mask: Annotated[
+        bool, Opt(help="Hide secrets in what agents and gates print: known tokens, the environment's own.")
+    ] = True
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
