@@ -71,14 +71,14 @@ class Word:
         return Hit(start, start + len(self.text), start, self._shape) if start >= 0 else None
 
 
-def words(secrets: Iterable[bytes]) -> list[Word]:
-    """Return the ways to write secrets: as they are, line by line, and as JSON and base64 have them."""
+def words(secrets: Iterable[bytes], *, by_line: bool) -> list[Word]:
+    """Return the ways to write secrets: as they are, whole or line by line, and as JSON and base64 have them."""
     found: dict[bytes, Shape] = {}
     for secret in secrets:
         whole = secret[: len(secret) // 3 * 3]  # what follows it decides about its last letters
         found |= {base64.b64encode(whole): _BASE64, base64.urlsafe_b64encode(whole): _BASE64}
         once = _as_json({secret})
-        lines = [line for line in secret.splitlines() if len(line) >= SHORTEST]
+        lines = [line for line in secret.splitlines() if len(line) >= SHORTEST] if by_line else [secret]
         found |= dict.fromkeys([*once, *_as_json(once), *lines], _EXACT)
     return [Word(text, shape) for text, shape in found.items() if text]
 
@@ -99,7 +99,7 @@ class Mask:
     """
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
-        own = words(secrets)
+        own = words(secrets, by_line=True)
         self._finders: list[Source | Word] = [*SOURCES, *own]
         self._most = max([MAX_HEAD, *(len(word.text) for word in own)])
         self._open = tuple(PREFIXES.union([b"\\"], *(word.prefixes for word in own)))

@@ -122,6 +122,13 @@ class Source:
                 return Hit(start if shape.named else context, end, context, shape)
         return None
 
+    def all(self, data: bytes) -> Iterator[Hit]:
+        """Return every secret, none within another."""
+        begin = 0
+        while hit := self.find(data, begin):
+            yield hit
+            begin = max(hit.end, hit.context + 1)
+
     def _matches(self, data: bytes, begin: int) -> Iterator[re.Match[bytes]]:
         while match := self._pattern.search(data, begin):
             yield match
