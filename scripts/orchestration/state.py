@@ -54,8 +54,8 @@ CONFLICT = "conflict"
 """The code of a failure whose work does not go together with what was committed meanwhile."""
 ACCEPTED = {
     SCOPE: "put these files back",
-    SECRET: "take it out of the work, where it was committed out of the commits too,",
-    TOO_LARGE: "take it out of the work, where it was committed out of the commits too,",
+    SECRET: "take it out of the files and of every commit that holds it",
+    TOO_LARGE: "take it out of the files and of every commit that holds it",
 }
 """The codes of failures that only `skip --accept-CODE` passes over, and what to do before a `retry`."""
 WITHHELD = {*ACCEPTED, "rewrote-history"}
