@@ -16,7 +16,6 @@ class Fault(NamedTuple):
     open: str = ""
 
 
-_SCAN = "the scan for secrets and size"
 _CLONE = "odd clones and disks"
 _HOST = "what the machine does to a run"
 
@@ -86,8 +85,8 @@ FAULTS: dict[int, Fault] = {
     61: Fault("the state went backwards", "both roles exit 3; the last valid version is named"),
     62: Fault("state or logs lead out of the project", "refused before anything is written, on every bus"),
     63: Fault("the agent edits the state", "restored and told; only the exit flag is taken"),
-    64: Fault("the agent commits a secret", "withheld: kept here, and not published", _SCAN),
-    65: Fault("the agent makes a huge file", "not committed, named and left where it is", f"committed ones: {_SCAN}"),
+    64: Fault("the agent commits a secret", "withheld: kept here, and not published"),
+    65: Fault("the agent makes a huge file", "a leftover stays where it is, a committed one is withheld; named"),
     66: Fault("the agent leaves its branch or rewrites it", "put back on its claim where it can be; else withheld"),
     67: Fault("the agent pushes, or forces a push", "accepted on its claim; over what was published: exit 3"),
     68: Fault("the agent changes the remote, or adds hooks", "exit 3 with what changed; hooks are never run"),

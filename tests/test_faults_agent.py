@@ -1,5 +1,6 @@
 """What an agent does to its state, its repository and its remote, in two clones (handoff.md, faults 63-69)."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,49 @@ def test_fault_63_a_damaged_state_that_the_agent_publishes_itself_is_restored(tw
     goes_on(two)
 
 
+# --- 64: secrets ------------------------------------------------------------------------------------------------------
+
+TOKEN = "ghp_" + "aB3dE6gH9" * 4
+OWN = "Hunter2-of-this-machine"
+"""The value of the environment's own secret."""
+
+
+@pytest.mark.parametrize(
+    ("spills", "named"),
+    [
+        (f"echo 'key = {TOKEN}' >conf.py; git add conf.py; git commit -qm conf", "conf.py:1 holds a GitHub token"),
+        (
+            f"echo {TOKEN} >conf.py; git add conf.py; git commit -qm in; git rm -q conf.py; git commit -qm out",
+            "conf.py:1 holds a GitHub token",
+        ),
+        ("printf '\\n%s\\n' $MY_API_KEY >a.txt; git add a.txt; git commit -qm a", "a.txt:2 holds a secret of the env"),
+        ('git commit -q --allow-empty -m "with $MY_API_KEY"', "the message of "),
+        ("echo $MY_API_KEY >left.txt", "left.txt:1 holds a secret of the environment"),
+        (f"echo {TOKEN} >conf.py; git add conf.py; git commit -qm conf; exit 9", "conf.py:1 holds a GitHub token"),
+    ],
+    ids=["committed", "taken-out-again", "of-the-environment", "in-a-message", "left-uncommitted", "and-failed"],
+)
+def test_fault_64_a_secret_is_withheld_kept_and_never_told(
+    two: Pair, monkeypatch: pytest.MonkeyPatch, spills: str, named: str
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", OWN)
+    code, last, _ = ends(two, WORK + spills)
+
+    assert (code, last["code"]) == (4, "secret"), last
+    assert named in last["reason"]
+    assert "skip --accept-secret" in last["remedy"]
+    assert two.ralph.git("rev-parse", "main") == two.tip()
+    published = two.hub.git("log", "--all", "-p", "--format=%B%n%H")
+    assert not any(text in published + json.dumps(last) for text in (TOKEN, OWN, "work-ralph.txt"))
+    subjects = {ref: two.ralph.git("log", "-1", "--format=%s", ref) for ref in two.ralph.rescued()}
+    withheld = next(ref for ref, subject in subjects.items() if subject == "rescue: secret")
+    assert two.ralph.git("show", f"{withheld}:work-ralph.txt") == "1/ralph"
+    for path in ("conf.py", "left.txt"):
+        (two.ralph.path / path).unlink(missing_ok=True)
+    retries(two)
+    goes_on(two)
+
+
 # --- 65: size ---------------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +168,20 @@ def test_fault_65_a_leftover_above_the_limit_is_neither_committed_nor_lost(two: 
     assert "huge.bin" in warnings["not-kept"]
     assert (two.ralph.path / "huge.bin").stat().st_size == 3_000_000
     assert "huge.bin" not in two.hub.git("ls-tree", "-r", "--name-only", "main")
+    goes_on(two)
+
+
+def test_fault_65_a_committed_file_above_the_limit_is_withheld_and_named(two: Pair) -> None:
+    huge = "head -c 3000000 /dev/zero >huge.bin; git add huge.bin; git commit -qm huge; git rm -q huge.bin; "
+    huge += "git commit -qm no"
+    code, last, _ = ends(two, f"{WORK}{huge}", "-c", "limits.publish_file=2")
+
+    assert (code, last["code"]) == (4, "too-large"), last
+    assert "huge.bin is 2.9 MiB, more than limits.publish_file (2 MiB)" in last["reason"]
+    assert two.ralph.git("rev-parse", "main") == two.tip()
+    assert "huge.bin" not in two.hub.git("log", "--all", "--name-only", "--format=")
+    assert any("huge.bin" in two.ralph.git("log", "--name-only", "--format=", ref) for ref in two.ralph.rescued())
+    retries(two)
     goes_on(two)
 
 

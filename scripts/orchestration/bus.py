@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 from orchestration.errors import Refused
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
-from orchestration.state import SCOPE, State, Status
+from orchestration.state import ACCEPTED, SCOPE, State, Status
 
 Settings = Callable[[], dict[str, str] | None]
 """A question that was asked: call it for the answer, and do what else there is to do meanwhile."""
@@ -121,10 +121,11 @@ class Bus(Protocol):
 def decisions(now: State, option: str = "") -> str:
     """Name the commands that end a standstill; `option` says which state is meant."""
     if now.status is Status.FAILED:
-        if now.failure and now.failure.code == SCOPE:
+        if now.failure and now.failure.code in ACCEPTED:
+            code = now.failure.code
             return (
-                f"put these files back and `orchestrator retry{option}`; "
-                f"or let them pass: `orchestrator skip --accept-scope{option}`"
+                f"{ACCEPTED[code]} and `orchestrator retry{option}`; "
+                f"or let {'them' if code == SCOPE else 'it'} pass: `orchestrator skip --accept-{code}{option}`"
             )
         return (
             f"`orchestrator retry{option}` runs it again on the tree as it is; "

@@ -61,6 +61,7 @@ class Rules:
         self._docs = self._globs(config.doc_whitelist)
         self._reports = self._globs(config.report_path_globs)
         self._outputs = self._globs(config.tracked_output_globs)
+        self._may_show = self._globs(config.limits.secrets)
         self._scopes = {actor: self._globs(config.actors.of(actor).scope) for actor in Actor}
 
     def ours(self, path: str) -> bool:
@@ -101,6 +102,11 @@ class Rules:
             return inside is not None and scope.match_file(inside)
 
         return [change.path for change in changes if not self.ours(change.path) and not allowed(change.path)]
+
+    def may_show(self, path: str) -> bool:
+        """Tell whether a path may be published although it holds what looks like a token."""
+        inside = self.inside(path)
+        return inside is not None and self._may_show.match_file(inside)
 
     def must_be_clean(self, path: str) -> bool:
         """Tell whether a tracked path that is changed refuses a start: in the project, and not in logs or tmp."""

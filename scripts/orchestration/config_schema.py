@@ -63,9 +63,8 @@ def _leaf(leaf: Leaf) -> Schema:
         made = {"enum": words}
     if leaf.key[-1] != "command":  # the one setting without a default
         made["default"] = msgspec.to_builtins(leaf.default)
-    ordered: Schema = json.loads(
-        json.dumps(made, sort_keys=True)
-    )  # msgspec's own order differs from version to version
+    # In an order of our own: msgspec's differs from version to version.
+    ordered: Schema = json.loads(json.dumps(made, sort_keys=True))
     return {"description": leaf.opt.help} | ordered
 
 

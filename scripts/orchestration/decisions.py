@@ -1,14 +1,14 @@
 """A person's decisions as commits: one state commit with a new epoch, through the same steps as a turn's."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
 from orchestration import state
-from orchestration.bus import Bus
+from orchestration.bus import Bus, decisions
 from orchestration.buses import open_bus
 from orchestration.clock import Clock, iso
 from orchestration.environment import inherited
@@ -26,7 +26,7 @@ from orchestration.remote_kinds import Kind
 from orchestration.runner import require_dead
 from orchestration.settings import Config
 from orchestration.standstill import refuse_other_turns, require_own
-from orchestration.state import SCOPE, Actor, Failure, State, Status, Token
+from orchestration.state import ACCEPTED, Actor, Failure, State, Status, Token
 from orchestration.verdict import Judge
 from orchestration.workspace import Workspace, instance_id
 
@@ -69,16 +69,16 @@ def retry(moment: Moment) -> Decided:
     return Decided("retry", state.retried(moment.state, moment.token, moment.clock.now()))
 
 
-def skip(*, accept_scope: bool) -> Change:
-    """Decide that the failed turn counts as done; one that left its scope, only if that is accepted."""
+def skip(accepted: Collection[str] = ()) -> Change:
+    """Decide that the failed turn counts as done; one whose work is withheld, only if its code is accepted."""
 
     def change(moment: Moment) -> Decided:
         failure = moment.state.failure
-        if failure and failure.code == SCOPE and not accept_scope:
+        if failure and failure.code in ACCEPTED and failure.code not in accepted:
             raise Refused(
-                f"the turn failed because of its scope: {failure.reason}",
-                code="scope-not-accepted",
-                remedy="put these files back and `retry`, or let them pass: `orchestrator skip --accept-scope`",
+                f"the turn failed with the code {failure.code}: {failure.reason}",
+                code=f"{failure.code}-not-accepted",
+                remedy=decisions(moment.state),
             )
         return Decided("skip", state.skipped(moment.state, moment.token, moment.tip, moment.clock.now()))
 

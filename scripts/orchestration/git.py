@@ -15,7 +15,7 @@ from orchestration.git_errors import FLAGS, GitError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.packing import Folder, Pack
 from orchestration.process import Completed, Loop, Request, Started
-from orchestration.tree import Change, Commit, Dirt, File, read_status
+from orchestration.tree import Change, Commit, Dirt, File, Past, read_history, read_status
 
 TIMEOUT = 600.0
 _LOCK_PATIENCE = 10.0
@@ -30,7 +30,7 @@ _OPERATIONS = {
 }
 
 
-Answer = TypeVar("Answer", str | None, bytes | None)
+Answer = TypeVar("Answer", str | None, bytes | None, int | None)
 
 
 class Git:
@@ -196,6 +196,15 @@ class Git:
             raise GitError(done)  # not knowing is not a no
         return done.code == 0
 
+    def common(self, one: str, other: str) -> str:
+        """Return the newest commit that both contain.
+
+        Raises:
+            GitError: there is none.
+
+        """
+        return self.ask("merge-base", one, other)
+
     def parents(self, commit: str) -> list[str]:
         """Return the parents of a commit."""
         return self.ask("rev-list", "-1", "--parents", commit).split()[1:]
@@ -247,13 +256,17 @@ class Git:
             changes.append(Change("0" if new_mode == "000000" else new_mode, oid, path, new=old_mode == "000000"))
         return changes
 
+    def history(self, old: str, new: str) -> list[Past]:
+        """Return the commits of old..new, newest first: what each changed against its first parent."""
+        how = ("--raw", "--no-abbrev", "--find-renames", "--diff-merges=first-parent", "--ignore-submodules=none")
+        told = ("--no-show-signature", "--no-ext-diff", "--no-textconv", "--no-color", "--format=%x01%H%x00%B")
+        return read_history(self._checked("log", "-z", *how, *told, f"{old}..{new}").stdout)
+
     def sizes(self, oids: Iterable[str]) -> dict[str, int]:
         """Return the size in bytes of each object."""
-        wanted = "".join(f"{oid}\n" for oid in oids)
-        rows = (
-            self.ask("cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=wanted.encode()) if wanted else ""
-        )
-        return {oid: int(size) for oid, size in (row.split() for row in rows.splitlines()) if size.isdigit()}
+        wanted = list(oids)
+        found = self._read(lambda: self._reader.sizes(wanted)) if wanted else []
+        return {oid: size for oid, size in zip(wanted, found, strict=True) if size is not None}
 
     def dirt(self) -> Dirt:
         """Return HEAD, branch, changed tracked paths and untracked paths, ignored ones left out."""

@@ -15,7 +15,7 @@ from orchestration.git import Git
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
 from orchestration.stale_locks import break_of_turn, break_unmoved
-from orchestration.state import CONFLICT, WITHHELD, Failure, State
+from orchestration.state import CONFLICT, SECRET, TOO_LARGE, WITHHELD, Failure, State
 from orchestration.tree import Change, Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
@@ -209,7 +209,7 @@ class GitWork:
             failure, head = replace(failure, reason=reason), turn.claim.base
         elif failure:
             self._keep(turn, failure.code, self._git.dirt(), left)
-            failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, head))
+            failure = replace(failure, reason=failure.reason + self._kept_where(turn.claim, head, failure.code))
         unpin = failure is None and self._person_untouched(turn, left)
         failpoints.hit("turn.checked")
         return Checked(turn, entry.decision, entry.outcome, head, left, failure, entry.exit_reason, unpin)
@@ -235,11 +235,12 @@ class GitWork:
             self._tell("untracked-changed", text)
         return not touched
 
-    def _kept_where(self, claim: Claim, head: str) -> str:
+    def _kept_where(self, claim: Claim, head: str, code: str) -> str:
         kept = [f"its commits stay on {claim.branch}"] if head != claim.base else []
         refs = self._collector.rescued(claim)
         kept += [f"the work tree is kept in {refs[-1]}"] if refs else []
-        if head != claim.base and self._git.is_ancestor(claim.base, head):
+        reverted = code not in {SECRET, TOO_LARGE}  # a commit on top hides neither
+        if reverted and head != claim.base and self._git.is_ancestor(claim.base, head):
             kept += [f"to undo its commits: `git revert --no-edit {claim.base[:10]}..{head[:10]}`"]
         return f" ({'; '.join(kept)})" if kept else ""
 

@@ -4,11 +4,18 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestration.process import Child, Completed, Loop, Request, Why
 
-Answer = tuple[str | None, bytes | None]
-"""An object's id and bytes, where there is one and where they were asked for."""
+
+class Answer(NamedTuple):
+    """An object's id and size in bytes, where there is one, and its bytes, where they were asked for."""
+
+    oid: str | None = None
+    data: bytes | None = None
+    size: int | None = None
+
 
 _FIXED = re.compile(r"[0-9a-f]{40,64}(:|\^\{tree\}$)")
 """Names that mean the same for ever: what a commit, named by its full id, holds."""
@@ -51,7 +58,16 @@ class ObjectReader:
             ReaderEndedError: git ended instead of answering.
 
         """
-        return [oid for oid, _ in self._ask("info", names)]
+        return [answer.oid for answer in self._ask("info", names)]
+
+    def sizes(self, names: Sequence[str]) -> list[int | None]:
+        """Return the size in bytes of each object, None where there is none.
+
+        Raises:
+            ReaderEndedError: git ended instead of answering.
+
+        """
+        return [answer.size for answer in self._ask_git("info", names)]
 
     def contents(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the bytes of each object, None where there is none.
@@ -60,11 +76,11 @@ class ObjectReader:
             ReaderEndedError: git ended instead of answering.
 
         """
-        return [data for _, data in self._ask("contents", names)]
+        return [answer.data for answer in self._ask("contents", names)]
 
     def learn(self, name: str, oid: str, data: bytes | None = None) -> None:
         """Remember what is known of a commit that was just made."""
-        self._known[name] = oid, data
+        self._known[name] = Answer(oid, data)
 
     def _ask(self, question: str, names: Sequence[str]) -> list[Answer]:
         """Answer what is known already, and ask git for the rest."""
@@ -72,14 +88,14 @@ class ObjectReader:
         answers = dict(zip(fresh, self._ask_git(question, fresh), strict=True)) if fresh else {}
         found = [answers[name] if name in answers else self._known[name] for name in names]
         for name, answer in answers.items():
-            if _FIXED.match(name) and answer[0] and len(answer[1] or b"") <= _SMALL:
+            if _FIXED.match(name) and answer.oid and len(answer.data or b"") <= _SMALL:
                 self._known[name] = answer
         while len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         return found
 
     def _knows(self, question: str, name: str) -> bool:
-        return name in self._known and (question == "info" or self._known[name][1] is not None)
+        return name in self._known and (question == "info" or self._known[name].data is not None)
 
     def _ask_git(self, question: str, names: Sequence[str]) -> list[Answer]:
         if any("\n" in name for name in names):
@@ -101,9 +117,9 @@ class ObjectReader:
     def _answer(self, child: Child, *, with_data: bool) -> Answer:
         words = self._take_line(child).split()
         if len(words) != 3 or not words[2].isdigit():  # noqa: PLR2004 - oid, type, size; else "... missing"
-            return None, None
+            return Answer()
         data = self._take(child, int(words[2]) + 1)[:-1] if with_data else None
-        return words[0].decode(), data
+        return Answer(words[0].decode(), data, int(words[2]))
 
     def _take_line(self, child: Child) -> bytes:
         while (end := self._heard["stdout"].find(b"\n")) < 0:

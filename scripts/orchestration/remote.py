@@ -211,6 +211,18 @@ class Remote:
         """Note where the remote's branch is: who takes it away again is noticed, and it need not be fetched."""
         self.git.call("update-ref", self.seen, commit)
 
+    def publish(self, ref: str, commit: str) -> None:
+        """Make a ref that the remote does not have yet, or has as it is.
+
+        Raises:
+            Unreachable: it did not answer.
+            Refused: it does not take it, or has another there.
+
+        """
+        done = self._call(*self.pushing(ref, commit, ""))
+        if classify(done, ref) not in {Kind.OK, Kind.ALREADY}:
+            raise self._unreachable(done)
+
     def try_push(self, commit: str) -> Trouble | None:
         """See whether the remote would take a push at all, as far as it tells before one; nothing is moved."""
         done = self._call(*self.pushing(self.ref, commit, commit), "--dry-run")

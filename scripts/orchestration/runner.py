@@ -13,6 +13,7 @@ from orchestration import environment, failpoints
 from orchestration.agents import Agent
 from orchestration.errors import Refused
 from orchestration.journal import Claim, Outcome
+from orchestration.masking import MaskedSink, known
 from orchestration.process import Child, Completed, Loop, Request, Why
 from orchestration.reaper import STAMP
 from orchestration.reports import RawLog
@@ -107,6 +108,7 @@ class Runner:
         self._loop = loop
         self._workspace = workspace
         self.environment = inherited
+        self.secrets: list[bytes] | None = known(inherited)  # None: nothing is masked
         self._show = show
         self._stop_wanted = stop_wanted
 
@@ -141,7 +143,7 @@ class Runner:
                 spoken.add(data)
             self._show(data)
 
-        child = self._loop.spawn(self._request(job, record, scratch), take)
+        child = self._loop.spawn(self._request(job, record, scratch), masked := MaskedSink(take, self.secrets))
         try:
             failpoints.hit("turn.after_spawn")
             completed = self._serve(child, before_stop, lost)
@@ -154,6 +156,7 @@ class Runner:
         if completed.why is Why.EXITED and completed.code in _BY_STOP and self._stop_wanted():
             before_stop()  # somebody signalled the agent together with us: it was stopped, it did not fail
             completed = replace(completed, why=Why.STOPPED)
+        masked.close()
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
         require_dead(completed.unkillable)

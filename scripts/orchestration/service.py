@@ -98,6 +98,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             commits=_commits(place, bus, options),
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
+        runner.secrets = runner.secrets if config.logs.mask else None
         outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
         _announce(ports, started, resolved.warnings)

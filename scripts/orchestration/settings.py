@@ -224,14 +224,23 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Count, Opt(help="How often a turn runs again after the daemon died in it; then it fails.")
     ] = 2
     snapshot_file: Annotated[MiB, Opt(help="MiB of a file above which it is not kept in a rescue ref.")] = 100.0
+    publish_file: Annotated[
+        MiB, Opt(help="MiB of a file above which its turn fails: hosts warn at 50 and refuse at 100.")
+    ] = 50.0
+    secrets: Annotated[list[str], Opt(help="Files that may hold what looks like a token: gitignore-style globs.")] = (
+        field(default_factory=list)
+    )
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of earlier runs."""
+    """What is kept of runs, and what of their output."""
 
     keep: Annotated[
         Count, Opt(help="Runs of a branch to keep; older ones are deleted when a run begins. 0 keeps all.")
     ] = 0
+    mask: Annotated[
+        bool, Opt(help="Hide secrets in what agents and gates print: known tokens, the environment's own.")
+    ] = True
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):

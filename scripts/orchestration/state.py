@@ -48,10 +48,17 @@ RUNNING = {Actor.GALPH: Status.RUNNING_GALPH, Actor.RALPH: Status.RUNNING_RALPH}
 DONE = {Actor.GALPH: Status.WAITING_RALPH, Actor.RALPH: Status.COMPLETE}
 
 SCOPE = "scope"
-"""The code of a failure that only `skip --accept-scope` passes over."""
+SECRET = "secret"  # noqa: S105 - the code of a failure
+TOO_LARGE = "too-large"
 CONFLICT = "conflict"
 """The code of a failure whose work does not go together with what was committed meanwhile."""
-WITHHELD = {SCOPE, "rewrote-history"}
+ACCEPTED = {
+    SCOPE: "put these files back",
+    SECRET: "take it out of the files and of every commit that holds it",
+    TOO_LARGE: "take it out of the files and of every commit that holds it",
+}
+"""The codes of failures that only `skip --accept-CODE` passes over, and what to do before a `retry`."""
+WITHHELD = {*ACCEPTED, "rewrote-history"}
 """The codes of failures after which nothing of the turn's work may be published."""
 
 

@@ -1,5 +1,6 @@
 """The values of git's vocabulary: what differs, what is to be committed, how a work tree stands."""
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,15 @@ class Change(NamedTuple):
     oid: str
     path: str
     new: bool = False
+
+
+class Past(NamedTuple):
+    """A commit that was made: its id, its message, its changes, and by new path the object that each came from."""
+
+    commit: str
+    message: bytes
+    changes: list[Change]
+    origins: dict[str, str]
 
 
 class File(NamedTuple):
@@ -80,6 +90,22 @@ def read_status(text: str) -> Dirt:
             removed += tracked[-1:] if row.startswith("1 D") else []
     head, branch = (None if name in {"(initial)", "(detached)"} else name for name in (head, branch))
     return Dirt(head, branch, tracked, untracked, unmerged, removed)
+
+
+def read_history(said: bytes) -> list[Past]:
+    """Read what `git log -z --raw --no-abbrev --format=%x01%H%x00%B` says; a rename changes its new path."""
+    words = iter(said.split(b"\0"))
+    found: list[Past] = []
+    for word in words:
+        if word.startswith(b"\1"):
+            found.append(Past(word[1:].decode(), next(words), [], {}))
+        elif word.lstrip(b"\n").startswith(b":"):
+            _, mode, origin, oid, kind = word.lstrip(b"\n:").decode().split(" ")
+            first = next(words)
+            path = os.fsdecode(next(words) if kind[0] in "RC" else first)
+            found[-1].changes.append(Change("0" if kind == "D" else mode, oid, path, new=kind == "A"))
+            found[-1].origins[path] = origin
+    return found
 
 
 def split_at_links(top: Path, paths: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -9,6 +9,7 @@ from orchestration.collect import Collector, Trees, listed, subject
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Claim, Ran, Turn
+from orchestration.scan import Scanner
 from orchestration.settings import ActorSettings, Config, Leftovers
 from orchestration.state import SCOPE, Failure
 from orchestration.tree import Change, Commit, Dirt
@@ -44,6 +45,7 @@ class Judge:
         self.collector = Collector(git, workspace, config)
         self.tell = tell
         self._git = git
+        self._scanner = Scanner(git, self.collector.rules, config.limits)
         self._workspace = workspace
         self._bus = bus
         self._config = config
@@ -65,7 +67,8 @@ class Judge:
             return None
         left = self.collector.snapshot(dirt)
         trees = self._trees(entry.turn, head, left)
-        failure = entry.outcome.failure or failure or self._out_of_scope(entry.turn, trees)
+        withheld = self._scanner.commits(self._origin(entry.turn), head)
+        failure = withheld or entry.outcome.failure or failure or self._out_of_scope(entry.turn, trees)
         if failure:
             return Taken(head, failure, flag, left)
         after, failure = self._settle_leftovers(entry, head, trees)
@@ -80,6 +83,11 @@ class Judge:
             before = left
         origin = self._git.tree(turn.origin or turn.claim.base)
         return Trees(origin, before, self._git.tree(head), left)
+
+    def _origin(self, turn: Turn) -> str:
+        """Return the commit on which the turn began, also at its first attempt, if it is still there."""
+        origin = turn.origin
+        return origin if origin and self._git.has(origin) else turn.claim.base
 
     def _actor(self, turn: Turn) -> ActorSettings:
         return self._config.actors.of(turn.claim.actor)
@@ -166,6 +174,9 @@ class Judge:
             return _Verdict(head, Failure(reason=reason, code="leftovers"))
         ref = self.collector.rescue(turn.claim, trees.now, head, "leftovers", besides=turn.pin)
         wanted = allowed if policy is Leftovers.KEEP else changes
+        withheld = self._scanner.leftovers(head, wanted)
+        if withheld:
+            return _Verdict(head, withheld)
         after = self._commit(entry, head, wanted)
         if (wanted == changes and not outside) or after is None:
             self.collector.drop(ref)  # committed, or about to be kept anew

@@ -37,16 +37,23 @@ def retry(*, place: Here, as_json: bool) -> int:
     return post(place, decisions.retry, as_json=as_json)
 
 
+def _codes(accept: dict[str, bool]) -> set[str]:
+    """Return the codes of failures that flags such as `--accept-too-large` name."""
+    return {name.removeprefix("accept_").replace("_", "-") for name, given in accept.items() if given}
+
+
 @click.command()
 @click.option("--accept-scope", is_flag=True, help="Also where the turn failed for files outside its actor's scope.")
+@click.option("--accept-secret", is_flag=True, help="Also where it failed for a secret that it would publish.")
+@click.option("--accept-too-large", is_flag=True, help="Also where it failed for a file over limits.publish_file.")
 @anywhere
 @json_option
-def skip(*, place: Here, accept_scope: bool, as_json: bool) -> int:
+def skip(*, place: Here, as_json: bool, **accept: bool) -> int:
     """Go on without the failed turn.
 
     It is the other actor's turn then, as if this one had succeeded; its commits stay.
     """
-    return post(place, decisions.skip(accept_scope=accept_scope), as_json=as_json)
+    return post(place, decisions.skip(_codes(accept)), as_json=as_json)
 
 
 @click.command()

@@ -5,13 +5,16 @@ import click
 from orchestration import rescue as kept
 from orchestration.cli.options import here, json_option
 from orchestration.clock import SystemClock
+from orchestration.collect import Rules
 from orchestration.console import Console
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.lock import held
 from orchestration.process import Loop
-from orchestration.workspace import Workspace
+from orchestration.remote import Remote
+from orchestration.scan import Scanner
+from orchestration.workspace import Workspace, working_branch
 
 
 @click.group()
@@ -93,4 +96,27 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
         console.say(f"  restored  {path}")
     if not written:
         console.say("everything is as it was kept")
+    return 0
+
+
+@rescue.command()
+@click.argument("name")
+@json_option
+def push(*, name: str, as_json: bool) -> int:
+    """Publish the commits of NAME at the remote, as a ref of the same name.
+
+    Nothing does so by itself, since what was kept may be a person's or a secret: a ref that holds what was not
+    committed is refused, and so are commits that a turn may not publish.
+    """
+    console, ground = Console(as_json=as_json), here()
+    place, config = _place(), ground.resolved.config
+    with Loop(SystemClock()) as loop:
+        git = Git(loop, place.top, inherited())
+        remote = Remote(git, config.sync.remote, working_branch(git, config.sync.branch))
+        scanner = Scanner(git, Rules(config, place), config.limits)
+        ref = kept.publish(git, scanner, remote, kept.one(git, name))
+    if as_json:
+        console.dump({"published": ref, "remote": config.sync.remote})
+    else:
+        console.say(f"published at {config.sync.remote}: {ref}")
     return 0
