@@ -187,7 +187,8 @@ def test_a_command_of_three_lines_may_speak_as_a_preset_does(
     install(shelf, "mine")
     agent = chosen(
         shelf,
-        f"agent: {{default: mine}}\nagents:\n  mine:\n    command: [bin/mine, --fast]\n    preset: {preset}\n    model: m\n",
+        "agent: {default: mine}\n"
+        f"agents:\n  mine:\n    command: [bin/mine, --fast]\n    preset: {preset}\n    model: m\n",
     )
 
     assert agent.argv == [str(shelf / "mine"), "--fast", *more]

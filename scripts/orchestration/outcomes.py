@@ -142,12 +142,10 @@ class Reader:
             self._session, self._done, self._reason = session, False, ""
         if (message := preset.final_text.within(event)) is not None:
             self._message = message[:_MESSAGE]
-        good = self._ok.fits(event)
         if preset.done.fits(event):
-            self._done, self._good = True, good
+            self._done, self._good = True, self._ok.fits(event)
             self._reason = next((text for match in preset.reasons if (text := match.within(event))), "")
-        if not good:
-            self._note_errors(preset, event)
+        self._note_errors(preset, event)
         self._count(event)
         return not noise
 
