@@ -55,6 +55,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         mine, before = msgspec.structs.asdict(self), msgspec.structs.asdict(earlier)
         return replace(self, **{name: _grown(mine[name], before[name]) for name in cumulative})
 
+    @property
+    def tokens(self) -> int:
+        """What it read and wrote, as its agent counts: some count what a cache gave, some do not."""
+        return self.input_tokens + self.output_tokens
+
 
 Count = float | int | None
 
@@ -78,6 +83,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
         reset: when its limit ends, in UTC, if it said so.
         usage: what it used, None if it did not say.
         cumulative: the fields of `usage` that count through all runs of the session.
+        unreached: whether its provider was never reached.
 
     """
 
@@ -88,6 +94,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     reset: datetime | None = None
     usage: Usage | None = None
     cumulative: tuple[str, ...] = ()
+    unreached: bool = False
 
     def used(self, earlier: Usage | None = None) -> Usage | None:
         """Return what this run alone used.

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from orchestration import failpoints, files
+from orchestration.endings import Usage
 from orchestration.errors import Refused
 from orchestration.router import Decision, Source
 from orchestration.state import Actor, Failure, Token
@@ -40,6 +41,31 @@ class Claim(msgspec.Struct, frozen=True):
         return f"{self.actor}'s turn of iteration {self.iteration}"
 
 
+class Attempts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the earlier attempts of a turn's agent have come to.
+
+    Args:
+        made: how many there were.
+        counted: how many of them count towards limits.attempts.
+        agent: who has taken the turn over; None: whom the configuration names.
+        session: what the next attempt goes on with; None: it begins one.
+        told: what that session had used by its own count.
+        used: what all attempts have used together, None if none has said.
+        fresh: whether one has begun anew because its session was of no use any more.
+        cut_off: since when, in ISO 8601, no attempt has reached its provider; None: the last one has.
+
+    """
+
+    made: int = 0
+    counted: int = 0
+    agent: str | None = None
+    session: str | None = None
+    told: Usage | None = None
+    used: Usage | None = None
+    fresh: bool = False
+    cut_off: str | None = None
+
+
 class Turn(msgspec.Struct, frozen=True):
     """A claimed turn.
 
@@ -55,6 +81,7 @@ class Turn(msgspec.Struct, frozen=True):
     interrupted: bool = False
     stopped: str | None = None
     origin: str | None = None
+    attempts: Attempts = Attempts()
 
     @property
     def name(self) -> str:
@@ -63,12 +90,17 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How the agent's run ended; `failure` is None on success."""
+    """How the agent's run ended; `failure` is None on success.
+
+    `used` is what all attempts of the turn used, None if no agent said; `stalls`: a success without any change counts.
+    """
 
     failure: Failure | None = None
     exit_code: int | None = None
     seconds: float = 0.0
     message: str = ""
+    used: Usage | None = None
+    stalls: bool = False
 
 
 class HandOff(msgspec.Struct, frozen=True):
@@ -145,6 +177,15 @@ class Running(msgspec.Struct, frozen=True, tag="running"):
     started_at: str
 
 
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """An attempt of the agent has failed in a way that passes; the next one begins at `until` (ISO 8601)."""
+
+    turn: Turn
+    decision: Decision
+    until: str
+    why: str
+
+
 class Ran(msgspec.Struct, frozen=True, tag="ran"):
     """The agent has ended, no process of it is left, and it will not run again for this claim."""
 
@@ -199,7 +240,7 @@ class Posted(msgspec.Struct, frozen=True, tag="posted"):
     then: Idle
 
 
-Entry = Idle | Claiming | Claimed | Routed | Running | Ran | Judged | Checked | Stamped | Posted
+Entry = Idle | Claiming | Claimed | Routed | Running | Held | Ran | Judged | Checked | Stamped | Posted
 
 
 def must_be_kept(entry: Entry) -> bool:

@@ -7,7 +7,7 @@ are: an agent may be writing about rate limits.
 import math
 import re
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from orchestration.endings import Ending, Kind, Usage
 from orchestration.event_stream import EventStream
@@ -30,6 +30,15 @@ _ENDED = {
     Kind.TIMEOUT: "it ran too long and was ended",
     Kind.IDLE: "it made no progress for too long and was ended",
 }
+
+
+class _Failed(NamedTuple):
+    """Of what kind a failure is, what the agent said, where that may name a limit's end, and whether nobody was reached."""
+
+    kind: Kind
+    reason: str
+    told: str = ""
+    unreached: bool = False
 
 
 class Reader:
@@ -89,11 +98,11 @@ class Reader:
         exited = why is Why.GRACE or (why is Why.EXITED and completed_code in self._preset.ok.exit)
         if self._done and self._good and exited:
             return self._ending(Kind.OK, "it reported success")
-        kind, said, told = self._failure(completed_code, why)
+        failed = self._failure(completed_code, why)
         reset = None
-        if kind in _LIMITS:
-            reset = reset_time(self._reset, now) or reset_time(told, now)
-        return self._ending(kind, said, reset)
+        if failed.kind in _LIMITS:
+            reset = reset_time(self._reset, now) or reset_time(failed.told, now)
+        return self._ending(failed.kind, failed.reason, reset, unreached=failed.unreached)
 
     def _bare(self, code: int, why: Why) -> Ending:
         if why in _BY_US:
@@ -101,24 +110,23 @@ class Reader:
         reason = f"it ended with exit code {code}"
         return Ending(kind=Kind.FAILED if code else Kind.OK, reason=reason)
 
-    def _failure(self, code: int, why: Why) -> tuple[Kind, str, str]:
-        """Return of what kind it is, what the agent said, and where that may name the end of a limit."""
+    def _failure(self, code: int, why: Why) -> _Failed:
         if why is Why.STOPPED or why is Why.TIMEOUT:
-            return _BY_US[why], _ENDED[_BY_US[why]], ""
+            return _Failed(_BY_US[why], _ENDED[_BY_US[why]])
         if found := self._known():
             return found
         if why is Why.IDLE:
-            return Kind.IDLE, _ENDED[Kind.IDLE], ""
+            return _Failed(Kind.IDLE, _ENDED[Kind.IDLE])
         if self._done and not self._good:
-            return Kind.FAILED, self._reason or "it reported a failure", ""
+            return _Failed(Kind.FAILED, self._reason or "it reported a failure")
         last = self._stderr.decode(errors="replace").strip().rpartition("\n")[2]
         if code:
             how = f"signal {code - _SIGNALLED}" if code > _SIGNALLED else f"exit code {code}"
             after = "after it had reported success" if self._done else "before it had reported how it went"
-            return Kind.CRASHED, f"it ended with {how} {after}" + (f": {last}" if last else ""), ""
-        return Kind.NO_RESULT, "it exited with 0 and had not reported how it went" + (f": {last}" if last else ""), ""
+            return _Failed(Kind.CRASHED, f"it ended with {how} {after}" + (f": {last}" if last else ""))
+        return _Failed(Kind.NO_RESULT, "it exited with 0 and had not reported how it went" + (f": {last}" if last else ""))
 
-    def _known(self) -> tuple[Kind, str, str] | None:
+    def _known(self) -> _Failed | None:
         """Return what the first rule that fits makes of it; a success that was reported is held against none."""
         if self._done and self._good:
             return None
@@ -130,7 +138,7 @@ class Reader:
                 text = None if found is None else _line(stderr, found.start())
             if text is not None:
                 reason = self._reason or text or f"its {rule.outcome.replace('_', ' ')}"
-                return rule.outcome, reason, _told(rule, text)
+                return _Failed(rule.outcome, reason, _told(rule, text), rule.unreached)
         return None
 
     def _take(self, preset: Preset, event: dict[str, Any]) -> bool:
@@ -162,7 +170,7 @@ class Reader:
                 before = used if rule.take == "sum" else {}
                 used.update({name: before.get(name, 0) + value for name, value in _numbers(rule, event).items()})
 
-    def _ending(self, kind: Kind, reason: str, reset: datetime | None = None) -> Ending:
+    def _ending(self, kind: Kind, reason: str, reset: datetime | None = None, *, unreached: bool = False) -> Ending:
         numbers = {name: value for _, _, used in self._used for name, value in used.items()}
         return Ending(
             kind=kind,
@@ -171,6 +179,7 @@ class Reader:
             session=self._session,
             reset=reset,
             usage=_usage(numbers) if numbers else None,
+            unreached=unreached,
             cumulative=tuple(name for rule, _, _ in self._used if rule.cumulative for name in rule.paths()),
         )
 

@@ -55,9 +55,10 @@ class Match(_Data, frozen=True, kw_only=True):
 
 
 class ErrorRule(_Data, frozen=True, kw_only=True):
-    """What kind of failure an event, or a text on standard error, means."""
+    """What kind of failure an event, or a text on standard error, means; `unreached`: its provider was never reached."""
 
     outcome: Kind
+    unreached: bool = False
     event: dict[str, Scalar | list[Scalar]] | None = None
     path: str | None = None
     match: str | None = None
