@@ -1,0 +1,96 @@
+"""Real command lines of coding agents, sealed: dummy keys, a home of their own, and no way beyond the loopback."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fake_model import FakeModel
+
+ROOT = Path(__file__).resolve().parents[1]
+AGENTS = ROOT / ".agents"
+"""Where `scripts/setup-agents` puts them."""
+NAMES = ("claude", "codex")
+
+COMMANDS = {
+    "claude": ["claude", "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"],
+    "codex": [
+        *("codex", "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
+        *("-c", "analytics.enabled=false"),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """How one command line is started: the prompt comes on standard input, and `env` is all of its environment."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+
+
+def install(*names: str, folder: Path = AGENTS) -> str:
+    """Install command lines if they are not there; return why one cannot be had, or nothing."""
+    done = subprocess.run(
+        [ROOT / "scripts" / "setup-agents", folder, *names], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else ""
+
+
+def seal(
+    name: str, home: Path, model: FakeModel, *, url: str = "", subscription: bool = False, folder: Path = AGENTS
+) -> Sealed:
+    """Return how a command line is run against a model.
+
+    Whatever else it asks for goes to the model's proxy, which refuses it and writes it down.
+
+    Args:
+        name: which one.
+        home: a folder that becomes its home; made, with a git identity, if it is not there.
+        model: whom it asks.
+        url: the base URL (without `/v1`), if not the model's own.
+        subscription: whether it is logged in as those are who have usage limits (claude).
+        folder: where it is installed.
+
+    """
+    base = url or model.url
+    home.mkdir(exist_ok=True)
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = An Agent\n\temail = agent@localhost\n[init]\n\tdefaultBranch = main\n"
+    )
+    env = {
+        "HOME": str(home),
+        "PATH": f"{folder / name}/node_modules/.bin:{os.environ['PATH']}",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "LC_ALL": "C.UTF-8",
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "TZ": "UTC",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    for variable in ("http_proxy", "https_proxy", "all_proxy"):
+        env[variable] = env[variable.upper()] = model.url
+    if name == "claude":
+        return Sealed(name, COMMANDS[name], env | _claude(base, subscription=subscription))
+    provider = {"name": "fake", "base_url": f"{base}/v1", "env_key": "FAKE_KEY", "wire_api": "responses"}
+    options = ["-c", f"model_providers.fake={_toml(provider)}", "-c", "model_provider=fake", "-m", "fake-model"]
+    return Sealed(name, [*COMMANDS[name], *options, "-"], env | {"FAKE_KEY": "dummy"})
+
+
+def _claude(base: str, *, subscription: bool) -> dict[str, str]:
+    return {
+        "ANTHROPIC_BASE_URL": base,
+        "CLAUDE_CODE_OAUTH_TOKEN" if subscription else "ANTHROPIC_API_KEY": "dummy",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_MAX_RETRIES": "3",
+        "DISABLE_AUTOUPDATER": "1",
+        "IS_SANDBOX": "1",  # what it asks for as root
+    }
+
+
+def _toml(table: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{key}={json.dumps(value)}" for key, value in table.items()) + "}"
