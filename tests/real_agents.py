@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from conftest import DOOR
 from fake_model import FakeModel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,8 +21,12 @@ COMMANDS = {
     "codex": [
         *("codex", "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
         *("-c", "analytics.enabled=false"),
+        *("-c", "features.plugins=false"),  # else it fetches a market of plugins from three hosts at every start
     ],
 }
+
+
+STOPS = {"claude": ["TERM 8", "KILL"], "codex": ["INT 8", "TERM 4", "KILL"]}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,20 @@ class Sealed:
     name: str
     argv: list[str]
     env: dict[str, str]
+
+    def daemon(self, folder: Path, *args: str) -> subprocess.Popen[str]:
+        """Start `orchestrator run` in a project, with this command line as its agent and nothing else of ours."""
+        named = {f"agents.{self.name}.command": self.argv, f"agents.{self.name}.stop": STOPS[self.name]}
+        options = [word for key, value in named.items() for word in ("-c", f"{key}={json.dumps(value)}")]
+        return subprocess.Popen(
+            [sys.executable, str(DOOR), "run", "--agent", self.name, *options, *args],
+            cwd=folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
 def install(*names: str, folder: Path = AGENTS) -> str:
