@@ -148,6 +148,7 @@ def killed(number: signal.Signals, name: str, folder: Path) -> Row:
     folder.mkdir(parents=True)
     seconds = f"600.{os.getpid()}{int(number)}{NAMES.index(name)}"  # as nobody else would
     sleeping = partial(processes, "cmdline", b"sleep\0" + seconds.encode())
+    living = partial(processes, "environ", f"HOME={folder}/home".encode())
     with FakeModel(plans={**PLANS, "Supervisor": Plan((f"nice sleep {seconds}",))}) as model:
         sealed = seal(name, folder / "home", model)
         project = repository(folder / "project")
@@ -161,12 +162,12 @@ def killed(number: signal.Signals, name: str, folder: Path) -> Row:
         if daemon.returncode != ENDS[number]:
             faults.append(f"not {ENDS[number]}: {said[-300:]}")
         if number is signal.SIGKILL:
-            outlived = len(sleeping())
+            outlived = len(living())
             model.plans["Supervisor"] = PLANS["Supervisor"]
             faults += again(sealed, project)
             row.case += f", {outlived} outlived it"
         row.seconds = time.monotonic() - begun
-        if left := processes("environ", f"HOME={folder}/home".encode()):
+        if left := living():
             faults.append(f"left alive: {left}")
         for pid in left:
             os.kill(pid, signal.SIGKILL)
