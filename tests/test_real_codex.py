@@ -1,5 +1,6 @@
 """A real codex takes turns: against a model on the loopback, sealed, where npm can install it."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,24 @@ def test_galph_plans_and_ralph_commits_with_a_real_codex(
     assert project.dirt() == ""
     assert model.counted.requests == 5
     assert model.strays == []
+
+
+def test_the_server_counts_the_tokens_that_a_real_codex_reports(
+    project: Project, codex: str, model: FakeModel, tmp_path: Path
+) -> None:
+    counted = []
+    for run in ("first", "second"):
+        assert turn(project, seal(codex, tmp_path / "sealed", model, url=model.at(run=run)))[0] == 0
+        counted.append(model.counted_of(run))
+        log = next((project.path / "logs/main/latest").glob("iter-*.log")).read_text()
+        reported = json.loads(next(line for line in log.splitlines() if '"turn.completed"' in line))["usage"]
+
+        assert reported["input_tokens"] == counted[-1].input_tokens
+        assert reported["cached_input_tokens"] == counted[-1].cached_tokens
+        assert reported["output_tokens"] == counted[-1].output_tokens
+
+    assert [each.requests for each in counted] == [2, 3]
+    assert model.counted == tuple(map(sum, zip(*counted, strict=True)))
 
 
 def test_a_turn_fails_when_its_provider_refuses_a_real_codex(
