@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,17 @@ COMMANDS = {
 }
 
 
+CODEX = """
+model = "fake-model"
+model_provider = "fake"
+
+[model_providers.fake]
+name = "fake"
+base_url = "{base}/v1"
+env_key = "OPENAI_API_KEY"
+wire_api = "responses"
+"""
+"""Codex knows its provider from its home: its command line stays as people have it."""
 STOPS = {"claude": ["TERM 8", "KILL"], "codex": ["INT 8", "TERM 4", "KILL"]}
 
 
@@ -96,9 +106,9 @@ def seal(
         env[variable] = env[variable.upper()] = model.url
     if name == "claude":
         return Sealed(name, COMMANDS[name], env | _claude(base, subscription=subscription))
-    provider = {"name": "fake", "base_url": f"{base}/v1", "env_key": "FAKE_KEY", "wire_api": "responses"}
-    options = ["-c", f"model_providers.fake={_toml(provider)}", "-c", "model_provider=fake", "-m", "fake-model"]
-    return Sealed(name, [*COMMANDS[name], *options, "-"], env | {"FAKE_KEY": "dummy"})
+    (home / ".codex").mkdir(exist_ok=True)
+    (home / ".codex" / "config.toml").write_text(CODEX.format(base=base))
+    return Sealed(name, [*COMMANDS[name], "-"], env | {"OPENAI_API_KEY": "dummy"})
 
 
 def _claude(base: str, *, subscription: bool) -> dict[str, str]:
@@ -110,7 +120,3 @@ def _claude(base: str, *, subscription: bool) -> dict[str, str]:
         "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",  # what it asks for as root
     }
-
-
-def _toml(table: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{key}={json.dumps(value)}" for key, value in table.items()) + "}"
