@@ -41,6 +41,8 @@ class Why(StrEnum):
     TIMEOUT = "timeout"
     IDLE = "idle"
     STOPPED = "stopped"
+    GRACE = "grace"
+    """It had done its work and did not exit."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
