@@ -16,21 +16,25 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from conftest import Project, repository
-from fake_model import PLANS, FakeModel, Plan, closed_port
+from fake_model import PLANS, Counted, FakeModel, Plan, closed_port
 from orchestration.clock import SystemClock
-from orchestration.process import Loop, Request, Why
+from orchestration.outcomes import Ending, Kind, Reader, Usage
+from orchestration.presets import load
+from orchestration.process import Completed, Loop, Request, Why
 from prove_kills import seal as seal_home
 from real_agents import AGENTS, NAMES, Sealed, install, seal
 
 PROMPT = b"# Main (ralph)\n\nDo the one item that input.md names.\n"
 PATIENCE = 60.0
-SILENCE = 20.0
-"""Seconds without output after which a command line is ended, as the daemon would."""
+MINUTE = 60.0
+SILENCE = 30.0
+"""Seconds without progress after which a command line is ended, as the daemon would."""
 
 
 class Case(NamedTuple):
@@ -53,30 +57,36 @@ CASES = [
     Case("slow", "slow,0.2", "ok", "ok"),
     Case("429", "429", "rate_limit", "rate_limit"),
     Case("usage limit", "usage,5400", "usage_limit", "usage_limit"),
+    Case("no money", "quota", "quota", "quota"),
     Case("401", "401", "auth", "auth"),
+    Case("403", "403", "auth", "auth"),
+    Case("404", "404", "config", "config"),
     Case("500", "500", "server", "server"),
+    Case("529", "529", "server", "server"),
+    Case("overflow", "overflow", "overflow", "overflow"),
     Case("cut", "cut", "network", "network"),
     Case("short", "short", "network", "network"),
     Case("hang", "hang", "network", "idle"),
     Case("stall", "stall", "idle", "idle"),
-    Case("refused", "ok", "network", "idle", refused=True),
+    Case("refused", "ok", "network", "network", refused=True),
 ]
 
 
 @dataclass
 class Row:
-    """What one command line did in one case."""
+    """What one command line did in one case, and how that is told."""
 
     agent: str
     case: str
     end: str
+    told: str
     seconds: float
     calls: int
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        told = f"{self.agent:7} {self.case:18} {self.end:10} {self.seconds:6.1f} s  {self.calls:3} calls"
-        return "  ".join([told, *self.faults])
+        facts = f"{self.agent:7} {self.case:16} {self.end:8} {self.told:12} {self.seconds:5.1f} s {self.calls:3} calls"
+        return "  ".join([facts, *self.faults])
 
 
 def say(text: str) -> None:
@@ -85,35 +95,75 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def run(sealed: Sealed, folder: Path, where: Path) -> tuple[Completed, Ending]:
+    """Run a command line to its end as a daemon does; keep what it printed in `folder`."""
+    clock = SystemClock()
+    reader = Reader(load()[sealed.name])
+    progress = [clock.monotonic()]
+    request = Request(argv=sealed.argv, cwd=where, env=sealed.env, stdin=PROMPT, timeout=PATIENCE, stamp="agents")
+
+    def take(stream: str, data: bytes) -> None:
+        with (folder / stream).open("ab") as kept:
+            kept.write(data)
+        if reader.feed("stdout" if stream == "stdout" else "stderr", data):
+            progress[0] = clock.monotonic()
+
+    def look() -> None:
+        left = progress[0] + SILENCE - clock.monotonic()
+        if left > 0:
+            loop.after(left, look)
+        else:
+            child.stop(Why.IDLE)
+
+    with Loop(clock, adopt=True) as loop:
+        child = loop.spawn(request, take)
+        look()
+        done = loop.wait(child)
+    return done, reader.ended(done.code, done.why, datetime.now(UTC))
+
+
 def fortune(case: Case, name: str, folder: Path) -> Row:
-    """Run a command line by itself; keep what it printed in `folder`."""
+    """Run a command line by itself, and judge what it did and how that is told."""
     folder.mkdir(parents=True)
     with FakeModel() as model, closed_port() as port:
         model.scenario(case.scenario)
         url = f"http://127.0.0.1:{port}" if case.refused else ""
         sealed = seal(name, folder / "home", model, url=url, subscription=case.name == "usage limit")
+        sealed.env.update(ORCH_TURN="7/ralph", ORCH_ITERATION="7", API_TIMEOUT_MS="3000")
         project = repository(folder / "project")
-        env = sealed.env | {"ORCH_TURN": "7/ralph", "ORCH_ITERATION": "7", "API_TIMEOUT_MS": "3000"}
-        request = Request(
-            argv=sealed.argv, cwd=project.path, env=env, stdin=PROMPT, timeout=PATIENCE, idle=SILENCE, stamp="agents"
-        )
-
-        def take(stream: str, data: bytes) -> None:
-            with (folder / stream).open("ab") as kept:
-                kept.write(data)
-
-        with Loop(SystemClock(), adopt=True) as loop:
-            done = loop.wait(loop.spawn(request, take))
+        begun = datetime.now(UTC)
+        done, ending = run(sealed, folder, project.path)
         end = f"exit {done.code}" if done.why is Why.EXITED else str(done.why)
-        row = Row(name, case.name, end, done.seconds, model.counted.requests)
-        worked = project.subjects()[1:] == ["T7: worked"]
-        if worked != (case.scenario in {"ok", "slow,0.2"} and not case.refused):
-            row.faults.append("it committed" if worked else "it did not commit")
+        row = Row(name, case.name, end, str(ending.kind), done.seconds, model.counted.requests)
+        works = case.name in {"edit and commit", "slow"}
+        if ending.kind != case.expected(name):
+            row.faults.append(f"not {case.expected(name)}: {ending.reason}")
+        if (project.subjects()[1:] == ["T7: worked"]) != works:
+            row.faults.append("it did not commit" if works else "it committed")
+        if ending.kind is Kind.OK and not agrees(ending.usage, model.counted):
+            row.faults.append(f"it reports {ending.usage}, the server counted {model.counted}")
+        if case.name == "usage limit" and (fault := late(ending.reset, begun + timedelta(seconds=5400))):
+            row.faults.append(fault)
         if model.strays:
             row.faults.append(f"it asked for {', '.join(sorted(set(model.strays)))}")
         if done.unkillable:
             row.faults.append(f"cannot be ended: {done.unkillable}")
     return row
+
+
+def agrees(usage: Usage | None, counted: Counted) -> bool:
+    """Tell whether a command line reports the tokens that the server counted."""
+    if usage is None:
+        return False
+    return (usage.input_tokens, usage.cache_read_tokens, usage.output_tokens) == counted[1:]
+
+
+def late(reset: datetime | None, due: datetime) -> str:
+    """Return what is wrong with when a limit is said to end: a minute is as exact as it is told."""
+    if reset is None:
+        return "when the limit ends was not understood"
+    off = (reset - due).total_seconds()
+    return "" if abs(off) <= MINUTE else f"the limit ends {off:+.0f} s off"
 
 
 # --- killed at work --------------------------------------------------------------------------------------------------
@@ -158,14 +208,14 @@ def killed(number: signal.Signals, name: str, folder: Path) -> Row:
         faults = [] if until(sleeping, daemon) else ["its tool never ran"]
         daemon.send_signal(number)
         said, _ = daemon.communicate(timeout=PATIENCE)
-        row = Row(name, f"daemon {number.name}", f"exit {daemon.returncode}", 0.0, model.counted.requests, faults)
+        row = Row(name, f"daemon {number.name}", f"exit {daemon.returncode}", "", 0.0, model.counted.requests, faults)
         if daemon.returncode != ENDS[number]:
             faults.append(f"not {ENDS[number]}: {said[-300:]}")
         if number is signal.SIGKILL:
             outlived = len(living())
             model.plans["Supervisor"] = PLANS["Supervisor"]
             faults += again(sealed, project)
-            row.case += f", {outlived} outlived it"
+            row.told = f"{outlived} outlived"
         row.seconds = time.monotonic() - begun
         if left := living():
             faults.append(f"left alive: {left}")

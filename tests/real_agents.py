@@ -9,25 +9,19 @@ from pathlib import Path
 
 from conftest import DOOR
 from fake_model import FakeModel
+from orchestration.presets import argv, load
 
 ROOT = Path(__file__).resolve().parents[1]
 AGENTS = ROOT / ".agents"
 """Where `scripts/setup-agents` puts them."""
 NAMES = ("claude", "codex")
 
-COMMANDS = {
-    "claude": ["claude", "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"],
-    "codex": [
-        *("codex", "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"),
-        *("-c", "analytics.enabled=false"),
-        *("-c", "features.plugins=false"),  # else it fetches a market of plugins from three hosts at every start
-    ],
-}
-
-
 CODEX = """
 model = "fake-model"
 model_provider = "fake"
+
+[features]
+plugins = false  # at every start it would fetch lists of them from three hosts
 
 [model_providers.fake]
 name = "fake"
@@ -36,7 +30,6 @@ env_key = "OPENAI_API_KEY"
 wire_api = "responses"
 """
 """Codex knows its provider from its home: its command line stays as people have it."""
-STOPS = {"claude": ["TERM 8", "KILL"], "codex": ["INT 8", "TERM 4", "KILL"]}
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Sealed:
 
     def daemon(self, folder: Path, *args: str) -> subprocess.Popen[str]:
         """Start `orchestrator run` in a project, with this command line as its agent and nothing else of ours."""
-        named = {f"agents.{self.name}.command": self.argv, f"agents.{self.name}.stop": STOPS[self.name]}
+        named = {f"agents.{self.name}.command": self.argv, f"agents.{self.name}.stop": load()[self.name].stop}
         options = [word for key, value in named.items() for word in ("-c", f"{key}={json.dumps(value)}")]
         return subprocess.Popen(
             [sys.executable, str(DOOR), "run", "--agent", self.name, *options, *args],
@@ -104,19 +97,11 @@ def seal(
     }
     for variable in ("http_proxy", "https_proxy", "all_proxy"):
         env[variable] = env[variable.upper()] = model.url
+    preset = load()[name]
+    env |= preset.env | preset.root_env
     if name == "claude":
-        return Sealed(name, COMMANDS[name], env | _claude(base, subscription=subscription))
+        key = "CLAUDE_CODE_OAUTH_TOKEN" if subscription else "ANTHROPIC_API_KEY"
+        return Sealed(name, argv(preset), env | {"ANTHROPIC_BASE_URL": base, key: "dummy"})
     (home / ".codex").mkdir(exist_ok=True)
     (home / ".codex" / "config.toml").write_text(CODEX.format(base=base))
-    return Sealed(name, [*COMMANDS[name], "-"], env | {"OPENAI_API_KEY": "dummy"})
-
-
-def _claude(base: str, *, subscription: bool) -> dict[str, str]:
-    return {
-        "ANTHROPIC_BASE_URL": base,
-        "CLAUDE_CODE_OAUTH_TOKEN" if subscription else "ANTHROPIC_API_KEY": "dummy",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "3",
-        "DISABLE_AUTOUPDATER": "1",
-        "IS_SANDBOX": "1",  # what it asks for as root
-    }
+    return Sealed(name, argv(preset), env | {"OPENAI_API_KEY": "dummy"})
