@@ -221,7 +221,7 @@ _REFUSALS = {
     "429": (429, "rate_limit_error", "rate_limit_exceeded", "Rate limit reached for requests. Try again in 20s."),
     "401": (401, "authentication_error", "invalid_api_key", "Incorrect API key provided."),
     "403": (403, "permission_error", "forbidden", "Request not allowed"),
-    "404": (404, "not_found_error", "model_not_found", "The model does not exist"),
+    "404": (404, "not_found_error", "model_not_found", "The model `fake-model` does not exist"),
     "500": (500, "api_error", "server_error", "Internal server error"),
     "529": (529, "overloaded_error", "server_is_overloaded", "Overloaded"),
 }
