@@ -569,7 +569,7 @@ def test_an_executable_is_found_by_relative_path_from_where_the_person_stands_an
         (
             "",
             "no agent is configured to run supervisor.md for galph",
-            "to one of: checklist, mine, any executable",
+            "to one of: checklist, mine, claude, codex, auto, any executable",
         ),
     ],
 )

@@ -164,7 +164,14 @@ DOCUMENTS: list[object] = [
     *(None, {}, [], "words", 7, {"zzz": 1}, {"router": {"zzz": 1}}, {"agents": {"mine": {"command": ["a"], "zzz": 1}}}),
     *({section: held} for section in ("router", "agent", "agents", "actors", "sync", "limits") for held in HELD),
     *({"actors": {actor: held}} for actor in ("galph", "ralph", "boss") for held in HELD),
-    *({"agents": {"mine": held}} for held in [*HELD, {"timeout": 1}, {"command": []}, {"command": ["x"]}]),
+    *(
+        {"agents": {name: held}}
+        for name in ("mine", "claude")
+        for held in [
+            *(*HELD, {"timeout": 1}, {"command": []}, {"command": ["x"]}, {"command": None}, {"preset": None}),
+            *({"preset": "codex"}, {"preset": "claud"}, {"preset": ""}, {"preset": "codex", "command": ["x"]}),
+        ]
+    ),
     *({key: held} for key in ("spec_bootstrap", "findings_file") for held in [*HELD, {"any": [1, {"thing": None}]}]),
     *(
         {"router": {"mode": mode, **more}}
@@ -336,9 +343,7 @@ def test_show_prints_every_setting_in_order_with_its_value_and_its_source(
     assert told["agent.roles"] == ("{galph: two, ralph: one}", f"{FILE}:11, --agent-role")
     assert told["agent.default"] == ("null", "default")
     assert told["actors.galph.leftovers"] == ("fail", "default")
-    agents = [
-        f"agents.{name}.{word}" for name in ("two", "one") for word in ("command", "timeout", "idle_timeout", "stop")
-    ]
+    agents = [f"agents.{name}.{key[-1]}" for name in ("two", "one") for key in SETTINGS if key[0] == "agents"]
     declared = [".".join(key) for key in LEAVES]
     at = declared.index("agent.prompts") + 1
     assert list(told) == [*declared[:at], *agents, *declared[at:]]

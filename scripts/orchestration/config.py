@@ -8,6 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from orchestration.errors import UsageError
+from orchestration.keys import nearest
 from orchestration.layers import FILE, from_environment, from_file, without_command
 from orchestration.router import Mode, Routes, normalise
 from orchestration.settings import AgentSettings, Config
@@ -102,9 +103,25 @@ def _complete(tree: dict[str, Any], sources: Mapping[str, str]) -> None:
     if "galph" in tree.get("actors", {}):
         tree["actors"]["galph"].setdefault("leftovers", "fail")
     for name, agent in tree.get("agents", {}).items():
-        if not agent.get("command"):
+        if agent.get("preset") is not None or not agent.get("command"):
             source = next(where for path, where in sources.items() if path.startswith(f"agents.{name}."))
-            raise without_command(name, source)
+            _refuse_without(name, agent, source)
+
+
+def _refuse_without(name: str, agent: Mapping[str, Any], source: str) -> None:
+    """Refuse an agent of an unknown preset, and one that has neither command nor preset."""
+    from orchestration import presets  # noqa: PLC0415 - most looks at a configuration name no preset
+
+    known, preset = presets.names(), agent.get("preset")
+    if preset is not None and preset not in known:
+        near = nearest(preset, known)
+        raise UsageError(
+            f"{source}: `agents.{name}.preset` is {preset!r}, which is no preset",
+            code="config-bad-value",
+            remedy=f"presets are {', '.join(known)}" + (f"; did you mean {near}?" if near else ""),
+        )
+    if not (agent.get("command") or preset or name in known):
+        raise without_command(name, source)
 
 
 def _check(config: Config, sources: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from orchestration import presets
 from orchestration.keys import NAME, SECTIONS, SETTINGS, Leaf, below
 from orchestration.router import Mode
 from orchestration.settings import IGNORED
@@ -38,8 +39,14 @@ def schema() -> Schema:
 def _section(key: Key) -> Schema:
     """Return the schema of a map of settings; it may be empty, as it is when its every line is a comment."""
     if key == ("agents",):
-        agent = _section((*key, NAME)) | {"type": "object", "required": ["command"]}
-        return {"type": ["object", "null"], "description": agent["description"], "additionalProperties": agent}
+        agent = _section((*key, NAME))
+        agent["properties"]["preset"] |= {"enum": [*presets.names(), None]}
+        return {
+            "type": ["object", "null"],
+            "description": agent["description"],
+            "properties": dict.fromkeys(presets.names(), agent),
+            "additionalProperties": agent | {"type": "object", "anyOf": _COMMANDED},
+        }
     return {
         "type": ["object", "null"],
         "description": SECTIONS[key].replace("\n\n", "\0").replace("\n", " ").replace("\0", "\n\n"),
@@ -61,8 +68,7 @@ def _leaf(leaf: Leaf) -> Schema:
         made |= {"propertyNames": {"enum": words}, "allOf": _not_twice(leaf.opt.aliases, words)}
     elif words:
         made = {"enum": words}
-    if leaf.key[-1] != "command":  # the one setting without a default
-        made["default"] = msgspec.to_builtins(leaf.default)
+    made["default"] = msgspec.to_builtins(leaf.default)
     return {"description": leaf.opt.help} | made
 
 
@@ -72,6 +78,11 @@ def _not_twice(aliases: Mapping[str, str], words: list[str]) -> list[Schema]:
     return [{"not": {"required": list(pair)}} for pair in same]
 
 
+_COMMANDED = [
+    {"properties": {"command": {"type": "array"}}, "required": ["command"]},
+    {"properties": {"preset": {"type": "string"}}, "required": ["preset"]},
+]
+"""An agent of a name that is no preset has a command of its own or a preset's (config.resolve)."""
 _MODES = choices(SETTINGS["router", "mode"])
 _ONLY_WITH_PROMPT = {
     "if": {

@@ -1,7 +1,7 @@
 """The only reader of the process environment."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _SSH = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ServerAliveCountMax=3"
 _UNHURRIED = {"GIT_HTTP_LOW_SPEED_LIMIT": "1000", "GIT_HTTP_LOW_SPEED_TIME": "30"}
@@ -69,6 +69,25 @@ def for_agent(environment: Mapping[str, str]) -> dict[str, str]:
             if name.startswith(_KEPT) or not name.startswith(("GIT_", "GALPH_"))
         }
     )
+
+
+def for_preset(environment: Mapping[str, str], passed: Collection[str], given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of an agent of a preset: what is named, and no key that happens to lie around.
+
+    Its clock is UTC, so that a time which it tells without a zone can be read.
+
+    Args:
+        environment: the environment that the others would get.
+        passed: the variables that it inherits, besides ORCH_* and what tells its git who commits.
+        given: what it is given whatever is inherited.
+
+    """
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if name in passed or name.startswith(("ORCH_", "GIT_AUTHOR_", "GIT_COMMITTER_", "GIT_CONFIG_"))
+    }
+    return _with_fsync(kept) | {"TZ": "UTC"} | dict(given)
 
 
 def with_identity(environment: Mapping[str, str]) -> dict[str, str]:

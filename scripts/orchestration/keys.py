@@ -32,7 +32,7 @@ def _walk(sample: msgspec.Struct, above: Key) -> Iterator[Leaf | tuple[Key, str]
         if isinstance(default, msgspec.Struct):
             yield from _walk(default, key)
         elif key == ("agents",):
-            yield from _walk(AgentDefinition(command=[]), (*key, NAME))
+            yield from _walk(AgentDefinition(), (*key, NAME))
         else:
             kind = type(sample).__annotations__[item.name]
             extras = getattr(kind, "__metadata__", ())

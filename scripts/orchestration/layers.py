@@ -31,14 +31,14 @@ def from_file(path: Path) -> tuple[dict[Key, Value], list[str]]:
 
 def _walk(node: yaml.Node, above: Key, name: str, values: dict[Key, Value], warnings: list[str]) -> None:
     if not isinstance(node, yaml.MappingNode):
-        if node.tag == "tag:yaml.org,2002:null" and above[:-1] != ("agents",):
+        if node.tag == "tag:yaml.org,2002:null" and not _needs_a_command(above):
             return  # a section whose every line is a comment
         raise UsageError(
             f"{name}:{node.start_mark.line + 1}: `{'.'.join(above) or name}` must be a map of keys",
             code="config-bad-value",
             remedy="indent its keys below it",
         )
-    if above[:-1] == ("agents",) and not node.value:
+    if _needs_a_command(above) and not node.value:
         raise without_command(above[-1], f"{name}:{node.start_mark.line + 1}")
     for key, source, value_node in pairs(node, above, name):
         if not above and key[0] in IGNORED:
@@ -51,12 +51,24 @@ def _walk(node: yaml.Node, above: Key, name: str, values: dict[Key, Value], warn
             raise unknown(key, source)
 
 
+def _needs_a_command(key: Key) -> bool:
+    """Tell whether a key path is an agent that nothing but its definition gives a command."""
+    if key[:-1] != ("agents",):
+        return False
+    from orchestration import presets  # noqa: PLC0415 - most looks at a configuration name no preset
+
+    return key[-1] not in presets.names()
+
+
 def without_command(agent: str, source: str) -> UsageError:
     """Return the refusal of an agent that no layer gives a command."""
+    from orchestration import presets  # noqa: PLC0415 - most looks at a configuration name no preset
+
     return UsageError(
         f"{source}: the agent `{agent}` has no command",
         code="config-bad-value",
-        remedy=f"add `command: [program, argument]` below agents.{agent}",
+        remedy=f"add `command: [program, argument]` below agents.{agent}, or `preset:` with one of "
+        f"{', '.join(presets.names())}",
     )
 
 

@@ -184,7 +184,7 @@ def _line(text: str, place: int) -> str:
 def _told(rule: ErrorRule, text: str) -> str:
     """Return where a text names the end of a limit."""
     found = re.search(rule.match, text) if rule.match is not None else None
-    return (found.groupdict().get("reset") or "") if found else ""
+    return (found["reset"] or "") if found and "reset" in found.re.groupindex else ""
 
 
 def _numbers(rule: UsageRule, event: dict[str, Any]) -> dict[str, float]:

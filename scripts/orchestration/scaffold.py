@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from orchestration import config_schema, failpoints, files, state
+from orchestration import config_schema, failpoints, files, presets, state
 from orchestration.clock import Clock
 from orchestration.environment import inherited
 from orchestration.errors import Refused
@@ -29,15 +29,6 @@ UNDO_SUBJECT = "orchestrator init --undo"
 RULES = ("AGENTS.md", "CLAUDE.md")
 """Where projects keep what every agent must know."""
 
-AGENTS = {
-    "claude": ("[claude, -p, --dangerously-skip-permissions]", ""),
-    "codex": (
-        '[codex, exec, --skip-git-repo-check, --dangerously-bypass-approvals-and-sandbox, "-"]',
-        "    stop: [INT 8, TERM 4, KILL]\n",
-    ),
-}
-"""Command lines that read a prompt on standard input and may do anything that you may."""
-
 
 class Scaffold(NamedTuple):
     """What `init` did: files written, files that were there already, the commit if one was made.
@@ -53,15 +44,14 @@ class Scaffold(NamedTuple):
 
 def configuration(path: str | None, *, git: bool = True) -> str:
     """Return orchestration.yaml, with the agents that are installed on `path` spelled out."""
-    found = [name for name in AGENTS if shutil.which(name, path=path)]
+    known = presets.load()
+    found = [name for name, preset in known.items() if shutil.which(preset.command[0], path=path)]
     if found:
         default = f"  default: {found[0]:<36} # runs unsandboxed, as you: see agents.{found[0]}"
     else:
         default = "  # default: checklist                      # a name under agents:, `checklist`, or any executable"
     lines = ["agents:                                       # a command line that reads the prompt on standard input"]
-    for name in found:
-        command, more = AGENTS[name]
-        lines.append(f"  {name}:\n    command: {command}\n{more}".rstrip())
+    lines += [f"  {name}:\n    command: [{', '.join(known[name].command)}]" for name in found]
     lines.append("  # mine: {command: [./my-agent.sh, --fast], timeout: 3600}")
     sync = "# sync: {git: true}                         # false: the turn lives in the state file alone"
     if not git:

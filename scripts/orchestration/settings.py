@@ -42,6 +42,8 @@ class Leftovers(StrEnum):
 Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 """At most 23 days: longer is more than the system's select takes."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Turns = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Dollars = Annotated[float, Meta(gt=0, le=1_000_000)]
 MiB = Annotated[float, Meta(gt=0, le=1_000_000)]
 Rung = Annotated[
     str,
@@ -68,6 +70,12 @@ Prompt = Annotated[
 ]
 """What `router.normalise` takes."""
 Argv = Annotated[list[str], Meta(min_length=1)]
+Variable = Annotated[
+    str,
+    Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(?!\n)$", extra={"expected": "the name of an environment variable"}),
+]
+Plain = Annotated[str, Meta(pattern=r"^[^\x00]*(?!\n)$", extra={"expected": "text on one line"})]
+"""What a variable can hold."""
 
 _MODES = {f"{stem}{mode.removeprefix('router_')}": str(mode) for mode in Mode for stem in ("", "router-")}
 _ROLES = {"supervisor": str(Actor.GALPH), "loop": str(Actor.RALPH), "main": str(Actor.RALPH)}
@@ -104,12 +112,18 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Who runs which prompt.
 
-    An agent is a name under `agents:`, the built-in `checklist`, or any executable that reads a prompt on standard
-    input and ends with 0. The agent of the prompt goes before the agent of the actor, and that before the default.
+    An agent is a name under `agents:`, a preset (`claude`, `codex`), the built-in `checklist`, or any executable that
+    reads a prompt on standard input and ends with 0. The agent of the prompt goes before the agent of the actor, and
+    that before the default. `auto` is the first preset that is installed.
     """
 
     default: Annotated[
-        str | None, Opt("--agent", "Agent of both actors: `checklist`, a name under agents:, any executable.", "AGENT")
+        str | None,
+        Opt(
+            "--agent",
+            "Agent of both actors: a preset, `auto`, `checklist`, a name under agents:, any executable.",
+            "AGENT",
+        ),
     ] = None
     roles: Annotated[dict[Actor, str], Opt("--agent-role", "Agent by actor.", "galph=AGENT,...", aliases=_ROLES)] = (
         field(default_factory=dict)
@@ -122,17 +136,45 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """Command lines by name, for `agent:` to choose from.
 
-    Each reads the prompt on standard input. Relative programs with a `/` are relative to the project's folder.
+    Each reads the prompt on standard input. Relative programs with a `/` are relative to the project's folder. One with
+    the name of a preset, or with a `preset`, needs no command: what is not set here is the preset's. What it prints is
+    understood, so its limits, errors, cost and final text are known; of any other, only the exit code is.
     """
 
-    command: Annotated[Argv, Opt(help="Program and arguments; no shell reads them."), Meta(examples=[["./agent.sh"]])]
+    command: Annotated[
+        Argv | None,
+        Opt(help="Program and arguments, instead of its preset's; no shell reads them."),
+        Meta(examples=[["./agent.sh"]]),
+    ] = None
+    preset: Annotated[str | None, Opt(help="The preset whose output it prints; unset: the one of its own name.")] = None
+    model: Annotated[Plain | None, Opt(help="The model that it is to use (presets).")] = None
+    max_turns: Annotated[Turns | None, Opt(help="Turns of its own that it may take (presets, where it can).")] = None
+    budget_usd: Annotated[Dollars | None, Opt(help="US dollars that it may spend (presets, where it can).")] = None
+    wrap: Annotated[
+        list[str],
+        Opt(help="A sandbox's program and arguments, which its command follows."),
+        Meta(examples=[["docker", "run", "--rm", "-i", "image"]]),
+    ] = field(default_factory=list)
+    env: Annotated[dict[Variable, Plain], Opt(help="Environment variables that it is given.")] = field(
+        default_factory=dict
+    )
+    env_optional: Annotated[
+        list[Variable], Opt(help="Environment variables that it inherits besides its preset's (presets).")
+    ] = field(default_factory=list)
+    fallback: Annotated[
+        str | None, Opt(help="The agent that takes its turn over when its limit or its login ends (presets).")
+    ] = None
     timeout: Annotated[Seconds | None, Opt(help="Seconds that it may run, instead of its actor's.")] = None
-    idle_timeout: Annotated[Seconds | None, Opt(help="Seconds without output until it is ended.")] = None
+    idle_timeout: Annotated[
+        Seconds | None, Opt(help="Seconds without progress until it is ended; unset: its preset's, or no limit.")
+    ] = None
     stop: Annotated[
-        list[Rung],
-        Opt(help="How it is ended: signals, each with the seconds until the next."),
+        list[Rung] | None,
+        Opt(
+            help="How it is ended: signals, each with the seconds until the next; unset: its preset's, or TERM 8, KILL."
+        ),
         Meta(examples=[["INT 8", "TERM 4", "KILL"]]),
-    ] = field(default_factory=lambda: ["TERM 8", "KILL"])
+    ] = None
 
 
 class ActorSettings(msgspec.Struct, frozen=True, kw_only=True):
