@@ -1,6 +1,5 @@
 """Real command lines of coding agents, sealed: dummy keys, a home of their own, and no way beyond the loopback."""
 
-import json
 import os
 import subprocess
 import sys
@@ -42,10 +41,8 @@ class Sealed:
 
     def daemon(self, folder: Path, *args: str) -> subprocess.Popen[str]:
         """Start `orchestrator run` in a project, with this command line as its agent and nothing else of ours."""
-        named = {f"agents.{self.name}.command": self.argv, f"agents.{self.name}.stop": load()[self.name].stop}
-        options = [word for key, value in named.items() for word in ("-c", f"{key}={json.dumps(value)}")]
         return subprocess.Popen(
-            [sys.executable, str(DOOR), "run", "--agent", self.name, *options, *args],
+            [sys.executable, str(DOOR), "run", "--agent", self.name, *args],
             cwd=folder,
             env=self.env,
             stdin=subprocess.DEVNULL,

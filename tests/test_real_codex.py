@@ -90,14 +90,14 @@ def test_the_server_counts_the_tokens_that_a_real_codex_reports(
     assert model.counted == tuple(map(sum, zip(*counted, strict=True)))
 
 
-def test_a_turn_fails_when_its_provider_refuses_a_real_codex(
+def test_a_turn_fails_when_the_account_of_a_real_codex_has_no_money_left(
     project: Project, codex: str, model: FakeModel, tmp_path: Path
 ) -> None:
-    model.scenario("429")
+    model.scenario("quota")
 
     code, said = turn(project, seal(codex, tmp_path / "sealed", model))
 
     assert code == 4, said
-    assert "429 Too Many Requests" in said
+    assert "Quota exceeded" in said
     assert project.state()["status"] == "failed"
     assert model.counted.requests == 1
