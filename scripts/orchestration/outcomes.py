@@ -124,7 +124,9 @@ class Reader:
             how = f"signal {code - _SIGNALLED}" if code > _SIGNALLED else f"exit code {code}"
             after = "after it had reported success" if self._done else "before it had reported how it went"
             return _Failed(Kind.CRASHED, f"it ended with {how} {after}" + (f": {last}" if last else ""))
-        return _Failed(Kind.NO_RESULT, "it exited with 0 and had not reported how it went" + (f": {last}" if last else ""))
+        return _Failed(
+            Kind.NO_RESULT, "it exited with 0 and had not reported how it went" + (f": {last}" if last else "")
+        )
 
     def _known(self) -> _Failed | None:
         """Return what the first rule that fits makes of it; a success that was reported is held against none."""
