@@ -107,7 +107,7 @@ echo '### Turn Summary'; echo 'did it'
         runner.forget(stage.claim)
         assert (noted, runner.witnessed(stage.claim)) == (0, None)
 
-    lines = result.stdout.splitlines()
+    lines = result.said.splitlines()
     here = str(stage.folder)
     assert lines[:8] == ["17/ralph", "17", "ralph", "main.md", "main", f"{here}/reports", stage.nonce, here]
     assert lines[9:11] == [word, "do \N{REPLACEMENT CHARACTER} it"]

@@ -16,7 +16,7 @@ import msgspec
 
 from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError
-from orchestration.events import AnyEvent, Notice, RunEnded, RunStarted, TurnEnded, TurnStarted, Waiting
+from orchestration.events import AnyEvent, AttemptEnded, Notice, RunEnded, RunStarted, TurnEnded, TurnStarted, Waiting
 
 _QUEUE = 1 << 20
 """Bytes that wait for a slow terminal before an agent's output is left out of it; the log has everything."""
@@ -146,10 +146,21 @@ def _turned(event: TurnStarted) -> list[str]:
     return ["", f"{actor} · iteration {event.iteration} · {event.prompt} ({event.reason}) · agent {event.agent}"]
 
 
+def _retried(event: AttemptEnded) -> list[str]:
+    return [click.style("  ↻ ", fg="yellow") + f"attempt {event.attempt}: {event.why}  [{event.kind}]"]
+
+
+def _spent(cost: float | None, tokens: int | None) -> str:
+    """Return what was used, as far as agents told."""
+    told = [f"{cost:.2f} USD"] if cost is not None else []
+    told += [f"{tokens:,} tokens"] if tokens else []
+    return "".join(f" · {word}" for word in told)
+
+
 def _ended(event: TurnEnded) -> list[str]:
     if not event.ok:
         return [click.style("  ✗ ", fg="red") + f"failed after {event.seconds:.1f} s"]
-    passed = click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s"
+    passed = click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s{_spent(event.cost_usd, event.tokens)}"
     if event.commit is None and not event.commits:
         return [passed]
     work = f"{len(event.commits)} commit{'s' * (len(event.commits) != 1)}, {event.files} file{'s' * (event.files != 1)}"
@@ -160,7 +171,7 @@ def _ended(event: TurnEnded) -> list[str]:
 
 def _stopped(event: RunEnded) -> list[str]:
     mark = click.style("stopped", fg="red" if event.exit_code else "green")
-    turns = f"{event.turns} turn{'s' * (event.turns != 1)}"
+    turns = f"{event.turns} turn{'s' * (event.turns != 1)}{_spent(event.cost_usd, event.tokens)}"
     lines = ["", f"{mark} after {turns}: {event.reason}  [{event.code}, exit {event.exit_code}]"]
     return [*lines, f"  {event.remedy}"] if event.remedy else lines
 
@@ -177,6 +188,7 @@ def _waiting(event: Waiting) -> list[str]:
 _RENDER: dict[type[AnyEvent], Callable[[Any], list[str]]] = {
     RunStarted: _began,
     TurnStarted: _turned,
+    AttemptEnded: _retried,
     TurnEnded: _ended,
     RunEnded: _stopped,
     Notice: _noticed,

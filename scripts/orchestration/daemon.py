@@ -6,7 +6,7 @@ from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import AnyEvent, TurnEnded, Waiting
 from orchestration.halt import Halt, Wait
-from orchestration.journal import Claimed, Claiming, Entry, Idle, Routed, Stamped, claim_of, must_be_kept, turn_of
+from orchestration.journal import Claimed, Claiming, Entry, Held, Idle, Routed, Stamped, claim_of, must_be_kept, turn_of
 from orchestration.patience import Patience
 from orchestration.ports import Ports
 from orchestration.process import Loop
@@ -15,7 +15,7 @@ from orchestration.settings import SyncSettings
 from orchestration.state import Actor
 from orchestration.turn import STEPS, fenced
 
-_BEFORE_THE_AGENT = (Idle, Claiming, Claimed, Routed)
+_BEFORE_THE_AGENT = (Idle, Claiming, Claimed, Routed, Held)
 """Where a stop is immediate; after the agent the turn is handed off first, which takes no time."""
 
 
@@ -52,6 +52,17 @@ class Stops:
         if self.requests.stands(Request.STOP_NOW):
             return Halt(ExitCode.TERMINATED, "stop-now", "`orchestrator stop --now` was given", remedy)
         return None
+
+    def soon(self) -> Halt | None:
+        """Return that `orchestrator stop` was given; it is withdrawn with that."""
+        if not self.requests.stands(Request.STOP):
+            return None
+        self.requests.withdraw(Request.STOP)
+        return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
+
+    def resting(self) -> Halt | None:
+        """Return how to stop if any stop was asked for, while no agent runs."""
+        return self.halt() or self.soon()
 
 
 class Daemon:
@@ -148,15 +159,7 @@ class Daemon:
         self._rest(pause)
         if trouble.kind == Kind.LOCAL_LOCK:
             ports.tidy()
-        return self._stops.halt() or self._asked_to_stop()
-
-    def _asked_to_stop(self) -> Halt | None:
-        """Return that `orchestrator stop` was given."""
-        requests = self._stops.requests
-        if not requests.stands(Request.STOP):
-            return None
-        requests.withdraw(Request.STOP)
-        return Halt(ExitCode.OK, "stop", "`orchestrator stop` was given", "start again to go on")
+        return self._stops.resting()
 
     def _tell(self, ports: Ports, why: str, subject: str) -> None:
         if subject != self._told:
@@ -183,7 +186,7 @@ class Daemon:
     def _between_turns(self, ports: Ports, entry: Idle) -> Halt | None:
         if self._failed:
             return None  # the next look at the state says so, and exits 4
-        halt = self._asked_to_stop()
+        halt = self._stops.soon() or ports.meter.reached(self._loop.clock.now())
         if halt:
             return halt
         if self._options.once and self.turns:

@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     WAITED = 6
     LOCKED = 7
     FENCED = 8
+    LIMIT = 9
     BUG = 70
     HANGUP = 129
     INTERRUPTED = 130
@@ -29,6 +30,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.WAITED: "waited longer than `--max-wait-sec`",
     ExitCode.LOCKED: "another daemon holds this clone",
     ExitCode.FENCED: "I had owned the turn and another hand moved it on; my work is in a rescue ref",
+    ExitCode.LIMIT: "a limit that you set was reached; `orchestrator resume` goes on, or the next day does",
     ExitCode.BUG: "a bug; the traceback is in the named file",
     ExitCode.HANGUP: "stopped by SIGHUP; the next start goes on",
     ExitCode.INTERRUPTED: "stopped by Ctrl-C; the next start goes on",

@@ -36,6 +36,18 @@ class TurnStarted(Event, frozen=True, kw_only=True, tag="turn-started"):
     log: str
 
 
+class AttemptEnded(Event, frozen=True, kw_only=True, tag="attempt-ended"):
+    """An attempt of a turn's agent failed, and another one follows at `until` (ISO 8601 UTC)."""
+
+    iteration: int
+    actor: Actor
+    agent: str
+    kind: str
+    why: str
+    until: str
+    attempt: int
+
+
 class TurnEnded(Event, frozen=True, kw_only=True, tag="turn-ended"):
     """A turn is handed off, or stamped as failed; `seconds` is the agent's time."""
 
@@ -51,6 +63,9 @@ class TurnEnded(Event, frozen=True, kw_only=True, tag="turn-ended"):
     insertions: int
     deletions: int
     commit: str | None
+    attempts: int = 1
+    cost_usd: float | None = None
+    tokens: int | None = None
 
 
 class Notice(Event, frozen=True, kw_only=True, tag="notice"):
@@ -68,13 +83,15 @@ class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
 
 
 class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
-    """A daemon stops: its exit code, why, and how many turns it ran."""
+    """A daemon stops: its exit code, why, how many turns it ran, and what these used, if their agents told."""
 
     exit_code: int
     code: str
     reason: str
     remedy: str
     turns: int
+    cost_usd: float | None = None
+    tokens: int = 0
 
 
-AnyEvent = RunStarted | TurnStarted | TurnEnded | Notice | Waiting | RunEnded
+AnyEvent = RunStarted | TurnStarted | AttemptEnded | TurnEnded | Notice | Waiting | RunEnded

@@ -92,15 +92,14 @@ class Turn(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How the agent's run ended; `failure` is None on success.
 
-    `used` is what all attempts of the turn used, None if no agent said; `stalls`: a success without any change counts.
+    `understood`: the agent itself said so, so that a success which changes nothing means something.
     """
 
     failure: Failure | None = None
     exit_code: int | None = None
     seconds: float = 0.0
     message: str = ""
-    used: Usage | None = None
-    stalls: bool = False
+    understood: bool = False
 
 
 class HandOff(msgspec.Struct, frozen=True):
@@ -178,10 +177,13 @@ class Running(msgspec.Struct, frozen=True, tag="running"):
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
-    """An attempt of the agent has failed in a way that passes; the next one begins at `until` (ISO 8601)."""
+    """An attempt of the agent has failed in a way that passes; the next one begins at `until` (ISO 8601).
+
+    Without a decision it is the router prompt's.
+    """
 
     turn: Turn
-    decision: Decision
+    decision: Decision | None
     until: str
     why: str
 

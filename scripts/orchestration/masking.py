@@ -175,13 +175,13 @@ class MaskedSink:
 
     """
 
-    def __init__(self, sink: Callable[[str, bytes], None], secrets: Sequence[bytes] | None) -> None:
+    def __init__(self, sink: Callable[[str, bytes], bool], secrets: Sequence[bytes] | None) -> None:
         self._sink = sink
         self._masks = {} if secrets is None else {name: Mask(secrets) for name in ("stdout", "stderr")}
 
-    def __call__(self, name: str, data: bytes) -> None:
-        """Take what came on a stream."""
-        self._sink(name, self._masks[name].feed(data) if self._masks else data)
+    def __call__(self, name: str, data: bytes) -> bool:
+        """Take what came on a stream; return what the sink says of it."""
+        return self._sink(name, self._masks[name].feed(data) if self._masks else data)
 
     def close(self) -> None:
         """Pass on what was held back: the streams have ended."""

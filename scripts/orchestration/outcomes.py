@@ -33,7 +33,7 @@ _ENDED = {
 
 
 class _Failed(NamedTuple):
-    """Of what kind a failure is, what the agent said, where that may name a limit's end, and whether nobody was reached."""
+    """A failure: its kind, what the agent said, where that may name a limit's end, whether its provider was reached."""
 
     kind: Kind
     reason: str

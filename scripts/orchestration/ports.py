@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from orchestration.bus import Bus
+from orchestration.ceilings import Meter
 from orchestration.clock import Clock
 from orchestration.events import AnyEvent, Notice
 from orchestration.halt import Halt, Wait
@@ -23,7 +24,8 @@ from orchestration.workspace import Workspace
 class Ports:
     """Everything outside that a turn touches, built in one place.
 
-    `stopped` tells how to stop if a stop at once was asked for; `process` names this daemon process; `role` is the one
+    `stopped` tells how to stop if a stop at once was asked for, `resting` also if one after the turn was, while no
+    agent runs; `process` names this daemon process; `role` is the one
     actor whose turns it takes, None for both.
     """
 
@@ -39,6 +41,8 @@ class Ports:
     workspace: Workspace
     environment: Mapping[str, str]
     stopped: Callable[[], Halt | None]
+    resting: Callable[[], Halt | None]
+    meter: Meter
     holder: str
     process: str
     boot_id: str

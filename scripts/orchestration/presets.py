@@ -55,7 +55,7 @@ class Match(_Data, frozen=True, kw_only=True):
 
 
 class ErrorRule(_Data, frozen=True, kw_only=True):
-    """What kind of failure an event, or a text on standard error, means; `unreached`: its provider was never reached."""
+    """What kind of failure an event, or a text on standard error, means; `unreached`: no provider was."""
 
     outcome: Kind
     unreached: bool = False

@@ -23,7 +23,8 @@ from orchestration.clock import Clock
 from orchestration.event_loop import EventLoop, Timer
 from orchestration.reaper import descendants, end_survivors, started
 
-Sink = Callable[[str, bytes], None]
+Sink = Callable[[str, bytes], object]
+"""Takes the name of a stream and what came on it; False: that was no progress, and the idle clock goes on."""
 Rung = tuple[signal.Signals, float]
 
 LADDER: tuple[Rung, ...] = ((signal.SIGTERM, 8.0), (signal.SIGKILL, 0.0))
@@ -170,8 +171,8 @@ class Child(msgspec.Struct, eq=False):
         except BlockingIOError:
             return
         if data:
-            self._last_output = self.loop.clock.monotonic()
-            self.sink(name, data)
+            if self.sink(name, data) is not False:
+                self._last_output = self.loop.clock.monotonic()
             return
         self.loop.unwatch(descriptor)
         self._open.discard(descriptor)

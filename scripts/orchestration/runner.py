@@ -3,28 +3,28 @@
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from orchestration import environment, failpoints
 from orchestration.agents import Agent
+from orchestration.attempts import Tried
 from orchestration.errors import Refused
+from orchestration.event_loop import Timer
+from orchestration.hearing import Hearing
 from orchestration.journal import Claim, Outcome
 from orchestration.masking import MaskedSink, known
 from orchestration.process import Child, Completed, Loop, Request, Why
 from orchestration.reaper import STAMP
 from orchestration.reports import RawLog
-from orchestration.state import Failure
+from orchestration.reset_times import zone
 from orchestration.workspace import Workspace
-
-_MEMORY = 64 << 10
-"""Bytes of each stream that are kept for the tail and the final message."""
-_TAIL_LINES = 20
-_TAIL_BYTES = 4 << 10
-_FINAL = "### Turn Summary"
 
 # The agent's parent: it notes the exit code where a new daemon finds it, so that an agent which ended while its daemon
 # was being killed does not run again. A code other than 0 counts only while the daemon lives: an agent whose daemon
@@ -43,6 +43,11 @@ exit "$code"
 """
 
 
+_LOOK = 60.0
+"""Seconds of rest until the time of day is looked at again: a machine may have slept."""
+
+Over = TypeVar("Over")
+
 _BY_STOP = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)}
 
 
@@ -60,29 +65,21 @@ class Invocation(NamedTuple):
     report_folder: Path
     log: RawLog
     log_path: str
+    session: str | None = None
+
+    @property
+    def argv(self) -> list[str]:
+        """The agent's command line."""
+        return self.agent.resumed(self.session)
 
 
 class Result(NamedTuple):
-    """What happened; `stdout` is its last 64 KiB."""
+    """What happened; `said` is the agent's answer, `tried` what decides about another attempt."""
 
     completed: Completed
     outcome: Outcome
-    stdout: str
-
-
-class _Memory:
-    """The last bytes of what passed."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def add(self, data: bytes) -> None:
-        self._data += data[-_MEMORY:]
-        if len(self._data) > 2 * _MEMORY:
-            del self._data[:-_MEMORY]
-
-    def text(self) -> str:
-        return self._data[-_MEMORY:].decode(errors="replace")
+    said: str
+    tried: Tried
 
 
 class Runner:
@@ -128,25 +125,17 @@ class Runner:
         if self._stop_wanted():  # the agent need not even begin
             before_stop()
             job.log.close()
-            done = Completed(argv=job.agent.argv, code=128 + signal.SIGTERM, why=Why.STOPPED, seconds=0.0)
-            return Result(done, _outcome(done, job, "", ""), "")
+            return self._result(job, Completed(argv=job.argv, code=128 + signal.SIGTERM, why=Why.STOPPED, seconds=0.0))
         record = self._record(job.claim)
         record.unlink(missing_ok=True)
         scratch = _scratch(job.claim)
         scratch.mkdir(mode=0o700, exist_ok=True)
-        memory, spoken = _Memory(), _Memory()
-
-        def take(name: str, data: bytes) -> None:
-            job.log.write(data)
-            memory.add(data)
-            if name == "stdout":
-                spoken.add(data)
-            self._show(data)
-
-        child = self._loop.spawn(self._request(job, record, scratch), masked := MaskedSink(take, self.secrets))
+        hearing = Hearing(job.agent, job.log, job.log_path, self._show)
+        child = self._loop.spawn(self._request(job, record, scratch), masked := MaskedSink(hearing, self.secrets))
         try:
             failpoints.hit("turn.after_spawn")
-            completed = self._serve(child, before_stop, lost)
+            with self._ending_in_time(child, job.agent, hearing) as look:
+                completed = self._serve(child, before_stop, lambda: look() or lost())
         except BaseException:
             child.stop()
             if self._loop.wait(child).why is Why.STOPPED:
@@ -160,7 +149,41 @@ class Runner:
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
         require_dead(completed.unkillable)
-        return Result(completed, _outcome(completed, job, memory.text(), spoken.text()), spoken.text())
+        return self._result(job, completed, hearing)
+
+    def _result(self, job: Invocation, completed: Completed, hearing: Hearing | None = None) -> Result:
+        hearing = hearing or Hearing(job.agent, job.log, job.log_path, self._show)
+        now = self._loop.clock.now().astimezone(zone(job.agent.env.get("TZ", "UTC")))
+        ending, outcome = hearing.concluded(completed, now)
+        return Result(completed, outcome, hearing.said(ending), Tried(ending, job.agent.name, job.agent.fallback))
+
+    def rest(self, until: datetime, over: Callable[[], Over | None]) -> Over | None:
+        """Serve everything until a time of day, or until something says that it is `over`; return what that was."""
+        while (left := (until - self._loop.clock.now()).total_seconds()) > 0:
+            timer = self._loop.after(min(left, _LOOK), lambda: None)
+            while not timer.idle:
+                if found := over():
+                    timer.cancel()
+                    return found
+                self._loop.step()
+        return over()
+
+    @contextmanager
+    def _ending_in_time(self, child: Child, agent: Agent, hearing: Hearing) -> Iterator[Callable[[], None]]:
+        """End an agent that has said how it went and does not exit; what is given looks whether it has."""
+        waits: list[Timer] = []
+
+        def look() -> None:
+            if hearing.done and not waits and agent.exit_grace is not None:
+                waits.append(self._loop.after(agent.exit_grace, partial(child.stop, Why.GRACE)))
+            elif waits and not hearing.done:  # a task in the background has ended, and it goes on
+                waits.pop().cancel()
+
+        try:
+            yield look
+        finally:
+            for timer in waits:
+                timer.cancel()
 
     def _serve(self, child: Child, before_stop: Callable[[], None], lost: Callable[[], object]) -> Completed:
         """Serve the agent until it has ended, stopping it when that is wanted."""
@@ -220,18 +243,23 @@ class Runner:
             "ORCH_BRANCH": claim.branch,
             "ORCH_REPORT_DIR": str(job.report_folder),
             STAMP: claim.stamp,
-            "TMPDIR": str(scratch),
         }
         return Request(
-            argv=["/bin/sh", "-c", _WITNESS, "orchestrator-turn", str(record), *job.agent.argv],
+            argv=["/bin/sh", "-c", _WITNESS, "orchestrator-turn", str(record), *job.argv],
             cwd=self._workspace.root,
-            env=environment.for_agent(self.environment) | ours,
+            env=self._environment(job.agent, ours) | {"TMPDIR": str(scratch)},
             stdin=job.prompt,
             timeout=job.agent.timeout,
             idle=job.agent.idle_timeout,
             ladder=job.agent.ladder,
             stamp=claim.stamp,
         )
+
+    def _environment(self, agent: Agent, ours: Mapping[str, str]) -> dict[str, str]:
+        """Return what an agent inherits and is given; one of a preset inherits only what is named."""
+        if agent.preset is None:
+            return environment.for_agent(self.environment) | agent.env | dict(ours)
+        return environment.for_preset({**self.environment, **ours}, agent.passed, agent.env)
 
 
 def _scratch(claim: Claim) -> Path:
@@ -252,33 +280,3 @@ def require_dead(unkillable: object) -> None:
             code="agent-alive",
             remedy="see what they wait for (a hung disk?), end them, and start again",
         )
-
-
-def _outcome(done: Completed, job: Invocation, text: str, spoken: str) -> Outcome:
-    message = final_message(spoken)
-    if done.why is Why.EXITED and done.code == 0:
-        return Outcome(exit_code=0, seconds=done.seconds, message=message)
-    name = job.agent.name
-    causes = {
-        Why.EXITED: (f"the agent {name} ended with exit code {done.code}", "agent-failed"),
-        Why.TIMEOUT: (f"the agent {name} ran longer than {job.agent.timeout or 0:g} s and was ended", "agent-timeout"),
-        Why.IDLE: (
-            f"the agent {name} printed nothing for {job.agent.idle_timeout or 0:g} s and was ended",
-            "agent-idle",
-        ),
-        Why.STOPPED: (f"the agent {name} was stopped", "agent-stopped"),
-    }
-    reason, code = causes[done.why]
-    failure = Failure(reason=reason, exit_code=done.code, code=code, tail=tail(text), log=job.log_path)
-    return Outcome(failure=failure, exit_code=done.code, seconds=done.seconds, message=message)
-
-
-def tail(text: str) -> list[str]:
-    """Return the last lines of a text: at most 20 and 4 KiB."""
-    return text[-_TAIL_BYTES:].splitlines()[-_TAIL_LINES:]
-
-
-def final_message(spoken: str) -> str:
-    """Return an agent's last `### Turn Summary`, or else the end of what it said."""
-    _, found, rest = spoken.rpartition(_FINAL)
-    return f"{_FINAL}{rest}" if found else "\n".join(tail(spoken))

@@ -15,6 +15,7 @@ import orchestration
 from orchestration import agents, sharing
 from orchestration.bus import Bus
 from orchestration.buses import open_bus, require_checked_out
+from orchestration.ceilings import Meter, Spent
 from orchestration.clock import Clock, iso
 from orchestration.config import Resolved, routes
 from orchestration.console import Console
@@ -102,7 +103,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
         _announce(ports, started, resolved.warnings)
-        ended = _ended(_serve(daemon, ports), daemon.turns)
+        ended = _ended(_serve(daemon, ports), daemon.turns, ports.meter.run)
         emit(ended)
         return ended
 
@@ -214,6 +215,8 @@ class _Outside:
             workspace=self.place,
             environment=self.runner.environment,
             stopped=stops.halt,
+            resting=stops.resting,
+            meter=Meter(self.place.counters, config.limits),
             holder=instance_id(self.place),
             process=secrets.token_hex(8),
             boot_id=boot_id(),
@@ -259,5 +262,13 @@ def _serve(daemon: Daemon, ports: Ports) -> Halt:
         return Halt(ExitCode.REFUSED, "system", f"the system refused: {error}", remedy)
 
 
-def _ended(halt: Halt, turns: int) -> RunEnded:
-    return RunEnded(exit_code=halt.exit_code, code=halt.code, reason=halt.reason, remedy=halt.remedy, turns=turns)
+def _ended(halt: Halt, turns: int, spent: Spent) -> RunEnded:
+    return RunEnded(
+        exit_code=halt.exit_code,
+        code=halt.code,
+        reason=halt.reason,
+        remedy=halt.remedy,
+        turns=turns,
+        cost_usd=round(spent.cost_usd, 6) if spent.cost_usd else None,
+        tokens=spent.tokens,
+    )

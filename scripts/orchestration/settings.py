@@ -43,6 +43,7 @@ Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 """At most 23 days: longer is more than the system's select takes."""
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Turns = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Tokens = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
 Dollars = Annotated[float, Meta(gt=0, le=1_000_000)]
 MiB = Annotated[float, Meta(gt=0, le=1_000_000)]
 Rung = Annotated[
@@ -262,6 +263,23 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20
     turn_timeout: Annotated[Seconds, Opt(help="Seconds until a turn's agent is ended and the turn fails.")] = 7200.0
     gate_timeout: Annotated[Seconds, Opt(help="Seconds until a gate is ended and fails the turn.")] = 1800.0
+    attempts: Annotated[
+        Turns, Opt(help="Attempts of a turn's agent whose provider is slow, in trouble or out of reach; then it fails.")
+    ] = 5
+    max_limit_sleep: Annotated[
+        Seconds, Opt(help="Seconds for which an agent's limit, or a lost network, is waited out at most.")
+    ] = 28800.0
+    no_progress_turns: Annotated[
+        Count, Opt(help="Turns of presets in a row that may succeed and change nothing; 0: any number.")
+    ] = 3
+    turn_cost: Annotated[Dollars | None, Opt(help="US dollars of one turn, where its agents tell.")] = None
+    run_cost: Annotated[Dollars | None, Opt(help="US dollars of one run, where its agents tell.")] = None
+    day_cost: Annotated[Dollars | None, Opt(help="US dollars of one day (UTC), where agents tell.")] = 25.0
+    turn_tokens: Annotated[Tokens | None, Opt(help="Tokens read and written in one turn.")] = None
+    run_tokens: Annotated[Tokens | None, Opt(help="Tokens read and written in one run.")] = None
+    day_tokens: Annotated[
+        Tokens | None, Opt(help="Tokens read and written in one day (UTC) by agents that tell no cost.")
+    ] = 50_000_000
     interrupted_reruns: Annotated[
         Count, Opt(help="How often a turn runs again after the daemon died in it; then it fails.")
     ] = 2

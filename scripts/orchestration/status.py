@@ -8,13 +8,14 @@ from orchestration import standing
 from orchestration.agents import choose
 from orchestration.bus import Bus, View
 from orchestration.buses import open_bus
+from orchestration.ceilings import Counters, Meter, Spent
 from orchestration.config import routes
 from orchestration.control import Control, Request
 from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError, Refused, Unreachable
 from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
-from orchestration.journal import Entry, Idle, Journal, Posted, Running, Stamped, claim_of
+from orchestration.journal import Entry, Held, Idle, Journal, Posted, Running, Stamped, claim_of
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.standing import Ground
@@ -34,13 +35,15 @@ class Next(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A turn in progress in this clone, from its journal."""
+    """A turn in progress in this clone, from its journal; until when it waits for its agent's next attempt, and why."""
 
     actor: Actor
     iteration: int
     step: str
     claimed_at: str
     prompt: str | None
+    waits_until: str | None = None
+    waits_for: str | None = None
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     no_next: str
     unusual: list[str]
     logs: str | None
+    spent: Counters
 
 
 def look(workspace: Workspace, config: Config, git: Git) -> Seen:
@@ -72,6 +76,9 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
     glance = git.glance(bus.branch, "refs/rescue/") if workspace.git else None
     entry = Journal(workspace.journal).read()
     bus, view, missed = _view(bus)
+    meter, now = Meter(workspace.counters, config.limits), git.loop.clock.now()
+    limit = meter.reached(now)
+    missed += [f"a limit is reached: {limit.reason}; {limit.remedy}"] if limit else []
     coming, why_not = _next(workspace, config, view.state)
     latest = branch_folder(workspace.root / config.logs_dir, bus.branch) / "latest"
     unusual = _unusual(Ground(workspace, config, git, bus, entry))
@@ -87,6 +94,7 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         no_next=why_not,
         unusual=missed + unusual + (_in_git(workspace, entry, dirt, rescued) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
+        spent=meter.read(now),
     )
 
 
@@ -113,7 +121,8 @@ def _progress(entry: Entry) -> Progress | None:
     if claim is None:
         return None
     prompt = entry.decision.prompt if isinstance(entry, Running) else None
-    return Progress(claim.actor, claim.iteration, type(entry).__name__.lower(), claim.claimed_at, prompt)
+    waits = (entry.until, entry.why) if isinstance(entry, Held) else (None, None)
+    return Progress(claim.actor, claim.iteration, type(entry).__name__.lower(), claim.claimed_at, prompt, *waits)
 
 
 def _next(workspace: Workspace, config: Config, state: State) -> tuple[Next | None, str]:
@@ -165,13 +174,7 @@ def text(seen: Seen, now: datetime) -> str:
     rows = [("turn", f"{state.expected_actor}, iteration {state.iteration} ({state.status}) on {seen.branch}")]
     if state.last_update:
         rows.append(("since", f"{state.last_update}{_ago(state.last_update, now)}"))
-    if seen.turn:
-        prompt = f" {seen.turn.prompt}" if seen.turn.prompt else ""
-        rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
-    elif seen.elsewhere:
-        rows.append(("now", seen.elsewhere))
-        if "takeover" not in seen.elsewhere:
-            rows.append(("", f"if that machine is gone: `orchestrator takeover --nonce {state.nonce}`"))
+    rows += _turn(seen, now)
     daemon = f"process {seen.daemon.pid}{_ago(seen.daemon.since, now)}" if seen.daemon else "not running"
     rows.append(("daemon", daemon))
     if seen.last:
@@ -181,9 +184,33 @@ def text(seen: Seen, now: datetime) -> str:
         rows.append(("next", f"{seen.next.prompt or 'to be chosen'}: {seen.next.reason}{agent}"))
     else:
         rows.append(("next", f"nothing can run: {seen.no_next}"))
+    if seen.spent.today.turns:
+        rows.append(("today", _spent(seen.spent.today)))
     rows.append(("logs", seen.logs or "none yet"))
     rows += [("unusual" if number == 0 else "", row) for number, row in enumerate(seen.unusual)]
     return "\n".join(f"{name:<8}{value}" for name, value in rows)
+
+
+def _turn(seen: Seen, now: datetime) -> list[tuple[str, str]]:
+    """Return what is told of a turn in progress."""
+    rows: list[tuple[str, str]] = []
+    if seen.turn:
+        prompt = f" {seen.turn.prompt}" if seen.turn.prompt else ""
+        rows.append(("now", f"{seen.turn.actor}{prompt}: {seen.turn.step}, claimed{_ago(seen.turn.claimed_at, now)}"))
+        if seen.turn.waits_until:
+            rows.append(("", f"{seen.turn.waits_for}; the next attempt begins{_in(seen.turn.waits_until, now)}"))
+    elif seen.elsewhere:
+        rows.append(("now", seen.elsewhere))
+        if "takeover" not in seen.elsewhere:
+            rows.append(("", f"if that machine is gone: `orchestrator takeover --nonce {seen.state.nonce}`"))
+    return rows
+
+
+def _spent(spent: Spent) -> str:
+    cost = f", {spent.cost_usd:.2f} USD" if spent.cost_usd else ""
+    return f"{spent.turns} turn{'s' * (spent.turns != 1)}{cost}" + (
+        f", {spent.tokens:,} tokens" if spent.tokens else ""
+    )
 
 
 def _ago(moment: str, now: datetime) -> str:
@@ -191,7 +218,16 @@ def _ago(moment: str, now: datetime) -> str:
         seconds = int((now - datetime.fromisoformat(moment).astimezone(UTC)).total_seconds())
     except ValueError:
         return ""
+    return f" ({_length(seconds)} ago)"
+
+
+def _in(moment: str, now: datetime) -> str:
+    seconds = int((datetime.fromisoformat(moment) - now).total_seconds())
+    return f" in {_length(seconds)} ({moment})" if seconds > 0 else " now"
+
+
+def _length(seconds: int) -> str:
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if abs(seconds) >= size:
-            return f" ({seconds // size} {unit} ago)"
-    return f" ({seconds} s ago)"
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -5,7 +5,9 @@ restart reads the journal and enters the same table: there is no other recovery 
 """
 
 import hashlib
+import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,22 @@ from msgspec.structs import replace
 
 from orchestration import failpoints, state
 from orchestration.admission import open_turn, take_turn
-from orchestration.agents import Agent, choose
+from orchestration.agents import Agent, choose, named
+from orchestration.attempts import again, used
 from orchestration.bus import Conflict, Fenced, Moved
 from orchestration.clock import iso
 from orchestration.errors import ExitCode
-from orchestration.events import TurnEnded, TurnStarted
+from orchestration.events import AttemptEnded, TurnEnded, TurnStarted, Waiting
 from orchestration.fingerprint import address, require_same
 from orchestration.gates import run_gates
 from orchestration.halt import Halt
 from orchestration.journal import (
+    Attempts,
     Checked,
     Claimed,
     Claiming,
     Entry,
+    Held,
     Idle,
     Judged,
     Outcome,
@@ -39,11 +44,12 @@ from orchestration.journal import (
 from orchestration.ports import Ports, Step
 from orchestration.posting import settle_post
 from orchestration.process import Why
-from orchestration.router import RouteError, route, wants_override
+from orchestration.router import Decision, RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
 from orchestration.state import CONFLICT, Actor, Failure
 from orchestration.workspace import require_own_folder
 
+_FACTS = ("ok", "reason", "commits", "files", "insertions", "deletions", "cost_usd", "tokens")
 _INTERRUPTED = (
     b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
 )
@@ -60,8 +66,9 @@ def choose_prompt(ports: Ports, entry: Claimed) -> Step:
             if result.completed.why is Why.STOPPED:
                 return fenced(ports, entry.turn, None, ports.lost) if ports.lost else entry
             if result.outcome.failure:
-                return Ran(entry.turn, None, result.outcome)
-            override = result.stdout
+                return _tried(ports, entry.turn, None, result)
+            entry = Claimed(replace(entry.turn, attempts=Attempts(used=used(entry.turn.attempts, result.tried.ending))))
+            override = result.said
         decision = route(claim.actor, claim.iteration, routes, override, lambda name: _prompt(ports, name).is_file())
     except RouteError as error:
         failure = Failure(reason=f"{error.message}; {error.remedy}", code=error.code)
@@ -92,9 +99,53 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     if result.completed.why is Why.STOPPED and ports.lost:
         return fenced(ports, turn, None, ports.lost)
     if result.completed.why is Why.STOPPED:
-        return Routed(replace(again.turn, stopped=ports.work.keep(turn, "interrupted")), decision)
+        spent = replace(turn.attempts, used=used(turn.attempts, result.tried.ending))
+        return Routed(replace(again.turn, attempts=spent, stopped=ports.work.keep(turn, "interrupted")), decision)
     failpoints.hit("turn.ran")
-    return Ran(turn, decision, result.outcome)
+    return _tried(ports, turn, decision, result)
+
+
+def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) -> Ran | Held:
+    """Return what follows an attempt: the turn's end, or another attempt on the tree as it was left."""
+    before, now = turn.attempts, ports.clock.now()
+    after = replace(before, made=before.made + 1, used=used(before, result.tried.ending))
+    ended = Ran(replace(turn, attempts=after), decision, result.outcome)
+    following = again(result.tried, before, ports.config.limits, now, random.random())  # noqa: S311 - a pause's length
+    if result.outcome.failure is None or following is None:
+        return ended
+    claim, until = turn.claim, iso(following.until)
+    ports.emit(
+        AttemptEnded(
+            iteration=claim.iteration,
+            actor=claim.actor,
+            agent=result.tried.agent,
+            kind=result.tried.ending.kind,
+            why=following.why,
+            until=until,
+            attempt=following.attempts.made,
+        )
+    )
+    left = ports.work.keep(turn, "an attempt failed")
+    return Held(
+        replace(turn, attempts=following.attempts, interrupted=True, stopped=left), decision, until, following.why
+    )
+
+
+def hold(ports: Ports, entry: Held) -> Step:
+    """Wait for the next attempt of the agent, showing life; any stop ends that at once, and the turn goes on later."""
+    with ports.watched(entry.turn.claim) as lost:
+
+        def over() -> Halt | Fenced | None:
+            return Fenced(ports.lost or "") if lost() else ports.resting()
+
+        if datetime.fromisoformat(entry.until) > ports.clock.now():
+            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {entry.until}"))
+        found = ports.runner.rest(datetime.fromisoformat(entry.until), over)
+    if isinstance(found, Fenced):
+        return fenced(ports, entry.turn, None, found.why)
+    if isinstance(found, Halt):
+        return found
+    return Routed(entry.turn, entry.decision) if entry.decision else Claimed(entry.turn)
 
 
 def _after_death(ports: Ports, entry: Running) -> Step:
@@ -130,7 +181,9 @@ def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
         OSError: the prompt cannot be read.
 
     """
-    agent = choose(ports.config, turn.claim.actor, prompt, ports.workspace.root, ports.environment)
+    actor, other, ground = turn.claim.actor, turn.attempts.agent, (ports.workspace.root, ports.environment)
+    chosen = choose(ports.config, actor, prompt, *ground)
+    agent = named(other, ports.config, actor, *ground) if other else chosen
     return agent, _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
 
 
@@ -146,6 +199,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     )
     begun = ports.clock.now()
     job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
+    job = job._replace(session=turn.attempts.session)
     with ports.watched(claim) as lost:
         result = ports.runner.run(job, before_stop, lost)
     require_own_folder(ports.workspace, address(claim.settings))
@@ -156,12 +210,16 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
         "prompt_sha256": hashlib.sha256(text).hexdigest(),
         "routed": reason,
         "agent": agent.name,
-        "argv": agent.argv,
+        "argv": job.argv,
+        "attempts": turn.attempts.made + 1,
         "begun": iso(begun),
         "ended": iso(ports.clock.now()),
         "seconds": round(result.completed.seconds, 3),
         "exit_code": result.completed.code,
         "ended_by": result.completed.why,
+        "outcome": result.tried.ending.kind,
+        "session": result.tried.ending.session,
+        "usage": used(turn.attempts, result.tried.ending),
     }
     ports.reports.record(base, fields, result.outcome.message)
     return result
@@ -247,6 +305,7 @@ def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
 
 def fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
     """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
+    ports.meter.charge(turn.claim.token.nonce, turn.attempts.used, ports.clock.now(), stalled=None)
     ref = ports.work.abandon(turn, head, "fenced")
     ports.bus.retreat()
     before = ports.bus.state_at(turn.claim.base)
@@ -265,6 +324,9 @@ def post(ports: Ports, entry: Posted) -> Step:
 def _report(ports: Ports, checked: Checked, commit: str | None) -> None:
     claim = checked.turn.claim
     done = ports.work.summary(claim.base, checked.work_head)
+    spent = checked.turn.attempts
+    stalled = not done.commits if checked.outcome.understood and not checked.failure else None
+    ports.meter.charge(claim.token.nonce, spent.used, ports.clock.now(), stalled=stalled)
     prompt = checked.decision.prompt if checked.decision else None
     ended = TurnEnded(
         iteration=claim.iteration,
@@ -279,9 +341,12 @@ def _report(ports: Ports, checked: Checked, commit: str | None) -> None:
         insertions=done.insertions,
         deletions=done.deletions,
         commit=commit,
+        attempts=max(1, spent.made),
+        cost_usd=spent.used.cost_usd if spent.used else None,
+        tokens=spent.used.tokens if spent.used else None,
     )
     ports.emit(ended)
-    facts = {name: getattr(ended, name) for name in ("ok", "reason", "commits", "files", "insertions", "deletions")}
+    facts = {name: getattr(ended, name) for name in _FACTS}
     ports.reports.record(ports.reports.begin_turn(claim, prompt), {**facts, "hand_off": commit})
 
 
@@ -291,6 +356,7 @@ STEPS: dict[type[Entry], Callable[[Ports, Any], Step]] = {
     Claimed: choose_prompt,
     Routed: begin_agent,
     Running: run_agent,
+    Held: hold,
     Ran: check_work,
     Judged: pass_gates,
     Checked: build_hand_off,

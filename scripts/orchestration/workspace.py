@@ -46,6 +46,11 @@ class Workspace(NamedTuple):
         return "" if self.git else " --no-git"
 
     @property
+    def counters(self) -> Path:
+        """The file of what the turns here have used."""
+        return self.journal.with_name("counters.json")
+
+    @property
     def control(self) -> Path:
         """The folder of the requests that `stop` and `pause` leave for the daemon."""
         return self.own / "control"

@@ -1,11 +1,13 @@
 """What a person decides: retry, skip, stamp, resume, and stop and pause for a running daemon."""
 
+from enum import StrEnum
 from pathlib import Path
 
 import click
 from msgspec.structs import replace
 
 from orchestration import decisions
+from orchestration.ceilings import Meter
 from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
@@ -113,30 +115,43 @@ def stamp(*, place: Here, actor: str, result: str, as_json: bool) -> int:
 @anywhere
 @json_option
 def resume(*, place: Here, as_json: bool) -> int:
-    """Lift a pause, and clear the exit flag."""
+    """Lift a pause, let a reached limit pass, and clear the exit flag."""
     console = Console(as_json=as_json)
-    requests = Control(place.workspace.control)
-    paused = requests.stands(Request.PAUSE)
-    requests.withdraw(Request.PAUSE)
-    if paused and not as_json:
-        console.say("the pause is lifted")
-    posted = None
+    lifted = _lift(place)
+    posted, unread = None, ""
     try:
         posted = _clear_exit(place)
     except Refused as refusal:
-        if not paused:
+        if not lifted:
             raise
-        if not as_json:
-            console.say(f"the exit flag was not looked at: {refusal.message}")
+        unread = refusal.message
     if as_json:
-        console.dump({"was_paused": paused, "posted": posted})
+        console.dump({"was_paused": Lifted.PAUSE in lifted, "limit_passed": Lifted.LIMIT in lifted, "posted": posted})
         return 0
+    for line in [*lifted, *([f"the exit flag was not looked at: {unread}"] if unread else [])]:
+        console.say(line)
     if posted:
         console.say(posted.subject)
-    elif not paused:
+    elif not lifted:
         runs = read_holder(place.workspace.own) is not None
         console.say("nothing was paused" + ("; a daemon runs here" if runs else " and no exit flag is set"))
     return 0
+
+
+class Lifted(StrEnum):
+    """What `resume` has lifted in this clone, as it is told."""
+
+    PAUSE = "the pause is lifted"
+    LIMIT = "the limit that was reached may be passed once more"
+
+
+def _lift(place: Here) -> list[Lifted]:
+    requests = Control(place.workspace.control)
+    paused = requests.stands(Request.PAUSE)
+    requests.withdraw(Request.PAUSE)
+    meter = Meter(place.workspace.counters, place.resolved.config.limits)
+    passed = meter.forgive(SystemClock().now())
+    return [*([Lifted.PAUSE] if paused else []), *([Lifted.LIMIT] if passed else [])]
 
 
 def _clear_exit(place: Here) -> decisions.Done | None:
