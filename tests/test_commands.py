@@ -356,7 +356,7 @@ def test_the_exit_flag_ends_every_start_with_0_until_resume_clears_it(project: P
     cleared = script(project, capsys, "resume")
     assert cleared["was_paused"] is False
     assert cleared["posted"]["subject"] == project.subjects()[-1]
-    assert script(project, capsys, "resume") == {"was_paused": False, "posted": None}
+    assert script(project, capsys, "resume") == {"was_paused": False, "limit_passed": False, "posted": None}
     assert "nothing was paused and no exit flag is set" in person(project, capsys, "resume")
     assert project.call("run", "-q", "--once", "--agent", agent) == 0
     assert (project.path.parent / "runs").read_text() == "ran\n"
@@ -377,7 +377,7 @@ def test_a_pause_is_lifted_also_amid_a_turn_and_where_the_state_cannot_be_read(
     project.write("sync/state.json", "{")
     project.commit("broken")
     assert project.call("pause") == 0
-    assert script(project, capsys, "resume") == {"was_paused": True, "posted": None}
+    assert script(project, capsys, "resume") == {"was_paused": True, "limit_passed": False, "posted": None}
     assert script(project, capsys, "resume", code=3)["error"].startswith("state-")
 
 
@@ -428,7 +428,7 @@ def test_pause_holds_between_turns_and_resume_is_noticed_at_once(
     daemon.until("waiting: paused")
     assert script(project, capsys, "status")["unusual"] == ["paused; `orchestrator resume` lets it go on"]
 
-    assert script(project, capsys, "resume") == {"was_paused": True, "posted": None}
+    assert script(project, capsys, "resume") == {"was_paused": True, "limit_passed": False, "posted": None}
 
     assert gate.turn() == "1/ralph"
     gate.let_go()

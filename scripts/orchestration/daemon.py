@@ -5,6 +5,7 @@ from typing import NamedTuple
 from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, Unreachable
 from orchestration.events import AnyEvent, TurnEnded, Waiting
+from orchestration.fence import fenced
 from orchestration.halt import Halt, Wait
 from orchestration.journal import Claimed, Claiming, Entry, Held, Idle, Routed, Stamped, claim_of, must_be_kept, turn_of
 from orchestration.patience import Patience
@@ -13,7 +14,7 @@ from orchestration.process import Loop
 from orchestration.remote_kinds import Kind
 from orchestration.settings import SyncSettings
 from orchestration.state import Actor
-from orchestration.turn import STEPS, fenced
+from orchestration.turn import STEPS
 
 _BEFORE_THE_AGENT = (Idle, Claiming, Claimed, Routed, Held)
 """Where a stop is immediate; after the agent the turn is handed off first, which takes no time."""

@@ -4,28 +4,21 @@
 restart reads the journal and enters the same table: there is no other recovery code, so every step is idempotent.
 """
 
-import hashlib
-import random
 from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from orchestration import failpoints, state
 from orchestration.admission import open_turn, take_turn
-from orchestration.agents import Agent, choose, named
-from orchestration.attempts import again, used
+from orchestration.agent_steps import begin_agent, choose_prompt, hold, run_agent
 from orchestration.bus import Conflict, Fenced, Moved
-from orchestration.clock import iso
-from orchestration.errors import ExitCode
-from orchestration.events import AttemptEnded, TurnEnded, TurnStarted, Waiting
-from orchestration.fingerprint import address, require_same
+from orchestration.events import TurnEnded
+from orchestration.fence import fenced
+from orchestration.fingerprint import require_same
 from orchestration.gates import run_gates
 from orchestration.halt import Halt
 from orchestration.journal import (
-    Attempts,
     Checked,
     Claimed,
     Claiming,
@@ -33,196 +26,17 @@ from orchestration.journal import (
     Held,
     Idle,
     Judged,
-    Outcome,
     Posted,
     Ran,
     Routed,
     Running,
     Stamped,
-    Turn,
 )
 from orchestration.ports import Ports, Step
 from orchestration.posting import settle_post
-from orchestration.process import Why
-from orchestration.router import Decision, RouteError, route, wants_override
-from orchestration.runner import Invocation, Result
 from orchestration.state import CONFLICT, Actor, Failure
-from orchestration.workspace import require_own_folder
 
 _FACTS = ("ok", "reason", "commits", "files", "insertions", "deletions", "cost_usd", "tokens")
-_INTERRUPTED = (
-    b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
-)
-
-
-def choose_prompt(ports: Ports, entry: Claimed) -> Step:
-    """Route the turn; the router prompt, if there is one, is run first. No prompt fails the turn."""
-    claim, routes = entry.turn.claim, ports.routes
-    override = None
-    try:
-        if wants_override(routes, claim.actor) and routes.router:
-            ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
-            result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
-            if result.completed.why is Why.STOPPED:
-                return fenced(ports, entry.turn, None, ports.lost) if ports.lost else entry
-            if result.outcome.failure:
-                return _tried(ports, entry.turn, None, result)
-            entry = Claimed(replace(entry.turn, attempts=Attempts(used=used(entry.turn.attempts, result.tried.ending))))
-            override = result.said
-        decision = route(claim.actor, claim.iteration, routes, override, lambda name: _prompt(ports, name).is_file())
-    except RouteError as error:
-        failure = Failure(reason=f"{error.message}; {error.remedy}", code=error.code)
-        return Ran(entry.turn, None, Outcome(failure=failure))
-    failpoints.hit("turn.routed")
-    return Routed(entry.turn, decision)
-
-
-def _prompt(ports: Ports, name: str) -> Path:
-    return ports.workspace.root / ports.config.prompts_dir / name
-
-
-def begin_agent(ports: Ports, entry: Routed) -> Step:
-    """Note that an agent of this process is about to run; what it needs is there, and no older run's exit code."""
-    _prepare(ports, entry.turn, entry.decision.prompt)
-    turn = ports.work.go_on(entry.turn)
-    ports.runner.forget(turn.claim)
-    return Running(turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
-
-
-def run_agent(ports: Ports, entry: Running) -> Step:
-    """Run the agent; or, when another process began it, find out how it ended."""
-    if entry.process != ports.process:
-        return _after_death(ports, entry)
-    turn, decision = entry.turn, entry.decision
-    again = Routed(replace(turn, interrupted=True), decision)
-    result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
-    if result.completed.why is Why.STOPPED and ports.lost:
-        return fenced(ports, turn, None, ports.lost)
-    if result.completed.why is Why.STOPPED:
-        spent = replace(turn.attempts, used=used(turn.attempts, result.tried.ending))
-        return Routed(replace(again.turn, attempts=spent, stopped=ports.work.keep(turn, "interrupted")), decision)
-    failpoints.hit("turn.ran")
-    return _tried(ports, turn, decision, result)
-
-
-def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) -> Ran | Held:
-    """Return what follows an attempt: the turn's end, or another attempt on the tree as it was left."""
-    before, now = turn.attempts, ports.clock.now()
-    after = replace(before, made=before.made + 1, used=used(before, result.tried.ending))
-    ended = Ran(replace(turn, attempts=after), decision, result.outcome)
-    following = again(result.tried, before, ports.config.limits, now, random.random())  # noqa: S311 - a pause's length
-    if result.outcome.failure is None or following is None:
-        return ended
-    claim, until = turn.claim, iso(following.until)
-    ports.emit(
-        AttemptEnded(
-            iteration=claim.iteration,
-            actor=claim.actor,
-            agent=result.tried.agent,
-            kind=result.tried.ending.kind,
-            why=following.why,
-            until=until,
-            attempt=following.attempts.made,
-        )
-    )
-    left = ports.work.keep(turn, "an attempt failed")
-    return Held(
-        replace(turn, attempts=following.attempts, interrupted=True, stopped=left), decision, until, following.why
-    )
-
-
-def hold(ports: Ports, entry: Held) -> Step:
-    """Wait for the next attempt of the agent, showing life; any stop ends that at once, and the turn goes on later."""
-    with ports.watched(entry.turn.claim) as lost:
-
-        def over() -> Halt | Fenced | None:
-            return Fenced(ports.lost or "") if lost() else ports.resting()
-
-        if datetime.fromisoformat(entry.until) > ports.clock.now():
-            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {entry.until}"))
-        found = ports.runner.rest(datetime.fromisoformat(entry.until), over)
-    if isinstance(found, Fenced):
-        return fenced(ports, entry.turn, None, found.why)
-    if isinstance(found, Halt):
-        return found
-    return Routed(entry.turn, entry.decision) if entry.decision else Claimed(entry.turn)
-
-
-def _after_death(ports: Ports, entry: Running) -> Step:
-    """Go on after a daemon died while its agent ran.
-
-    An agent that ended by itself is not run again. Otherwise the tree is kept and the turn runs again for the same
-    claim; too many unclean deaths fail it. A reboot does not count.
-    """
-    code = ports.runner.witnessed(entry.turn.claim)
-    if code is not None:
-        failure = Failure(
-            reason=f"the agent ended with exit code {code} while its daemon was being killed",
-            exit_code=code,
-            code="agent-failed",
-        )
-        ports.tell("agent-ended", f"{entry.turn.name}: the agent had ended with exit code {code}; going on from there")
-        return Ran(entry.turn, entry.decision, Outcome(failure=failure if code else None, exit_code=code))
-    ports.work.keep(entry.turn, "the daemon died")
-    reruns = entry.turn.reruns + (entry.boot_id == ports.boot_id)
-    if reruns > ports.config.limits.interrupted_reruns:
-        failure = Failure(
-            reason=f"the daemon died {reruns} times while the agent ran (limits.interrupted_reruns)", code="interrupted"
-        )
-        return Ran(entry.turn, entry.decision, Outcome(failure=failure))
-    return Routed(replace(entry.turn, reruns=reruns, interrupted=True), entry.decision)
-
-
-def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
-    """Return the agent and its prompt's text.
-
-    Raises:
-        UsageError: the agent cannot be started.
-        OSError: the prompt cannot be read.
-
-    """
-    actor, other, ground = turn.claim.actor, turn.attempts.agent, (ports.workspace.root, ports.environment)
-    chosen = choose(ports.config, actor, prompt, *ground)
-    agent = named(other, ports.config, actor, *ground) if other else chosen
-    return agent, _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
-
-
-def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
-    claim = turn.claim
-    agent, text = _prepare(ports, turn, prompt)
-    base = ports.reports.begin_turn(claim, prompt)
-    log = base.with_name(f"{base.name}.log")
-    ports.emit(
-        TurnStarted(
-            iteration=claim.iteration, actor=claim.actor, prompt=prompt, reason=reason, agent=agent.name, log=str(log)
-        )
-    )
-    begun = ports.clock.now()
-    job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
-    job = job._replace(session=turn.attempts.session)
-    with ports.watched(claim) as lost:
-        result = ports.runner.run(job, before_stop, lost)
-    require_own_folder(ports.workspace, address(claim.settings))
-    fields: dict[str, Any] = {
-        "iteration": claim.iteration,
-        "actor": claim.actor,
-        "prompt": prompt,
-        "prompt_sha256": hashlib.sha256(text).hexdigest(),
-        "routed": reason,
-        "agent": agent.name,
-        "argv": job.argv,
-        "attempts": turn.attempts.made + 1,
-        "begun": iso(begun),
-        "ended": iso(ports.clock.now()),
-        "seconds": round(result.completed.seconds, 3),
-        "exit_code": result.completed.code,
-        "ended_by": result.completed.why,
-        "outcome": result.tried.ending.kind,
-        "session": result.tried.ending.session,
-        "usage": used(turn.attempts, result.tried.ending),
-    }
-    ports.reports.record(base, fields, result.outcome.message)
-    return result
 
 
 def check_work(ports: Ports, entry: Ran) -> Step:
@@ -301,19 +115,6 @@ def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
     reason = f"its work conflicts with {found.tip[:10]}, which was committed meanwhile: {some} (it is kept in {ref})"
     failure = Failure(reason=reason, code=CONFLICT)
     return replace(checked, work_head=found.tip, on=found.tip, failure=failure)
-
-
-def fenced(ports: Ports, turn: Turn, head: str | None, why: str) -> Halt:
-    """Keep the work of a turn that is no longer ours, forget the turn, and stop."""
-    ports.meter.charge(turn.claim.token.nonce, turn.attempts.used, ports.clock.now(), stalled=None)
-    ref = ports.work.abandon(turn, head, "fenced")
-    ports.bus.retreat()
-    before = ports.bus.state_at(turn.claim.base)
-    ports.journal.write(Idle(before.epoch, before.iteration, branch=turn.claim.branch))
-    reason, remedy = f"{turn.name} is no longer ours: {why}", "start again to go on with the state as it is now"
-    if ref:
-        reason, remedy = f"{reason}; its work is kept in {ref}", f"`git log {ref}` shows it; {remedy}"
-    return Halt(ExitCode.FENCED, "fenced", reason, remedy)
 
 
 def post(ports: Ports, entry: Posted) -> Step:
