@@ -68,13 +68,19 @@ class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
 
 
 class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
-    """A daemon stops: its exit code, why, and how many turns it ran."""
+    """A daemon stops: its exit code, why, and how many turns it ran.
+
+    Where the state is the reason: its epoch, its iteration, and whose turn it is.
+    """
 
     exit_code: int
     code: str
     reason: str
     remedy: str
-    turns: int
+    turns: int = 0
+    epoch: int | None = None
+    iteration: int | None = None
+    actor: Actor | None = None
 
 
 AnyEvent = RunStarted | TurnStarted | TurnEnded | Notice | Waiting | RunEnded
