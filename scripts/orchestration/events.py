@@ -83,13 +83,19 @@ class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
 
 
 class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):
-    """A daemon stops: its exit code, why, how many turns it ran, and what these used, if their agents told."""
+    """A daemon stops: its exit code, why, how many turns it ran, and what these used, if their agents told.
+
+    Where the state is the reason: its epoch, its iteration, and whose turn it is.
+    """
 
     exit_code: int
     code: str
     reason: str
     remedy: str
-    turns: int
+    turns: int = 0
+    epoch: int | None = None
+    iteration: int | None = None
+    actor: Actor | None = None
     cost_usd: float | None = None
     tokens: int = 0
 

@@ -15,10 +15,19 @@ class Wait(NamedTuple):
     subject: str
 
 
+class Place(NamedTuple):
+    """Where the loop stands: the state's epoch, its iteration, and whose turn it is."""
+
+    epoch: int
+    iteration: int
+    actor: str
+
+
 class Halt(NamedTuple):
-    """The daemon must stop here: exit code, stable name, why, and what to do."""
+    """The daemon must stop here: exit code, stable name, why, what to do, and where, if it is about the state."""
 
     exit_code: ExitCode
     code: str
     reason: str
     remedy: str = ""
+    at: Place | None = None

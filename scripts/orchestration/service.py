@@ -32,6 +32,7 @@ from orchestration.journal import Idle, Journal, claim_of
 from orchestration.local_bus import LocalBus
 from orchestration.lock import held
 from orchestration.no_work import NoWork
+from orchestration.notify import Notifier
 from orchestration.ports import Ports
 from orchestration.process import Loop
 from orchestration.remote import Remote
@@ -67,10 +68,11 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
     with ExitStack() as stack:
         # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
         stack.enter_context(held(place, clock.now(), partial(requests.withdraw, Request.STOP, Request.STOP_NOW)))
-        refuse_other_turns(place, config.state_file)
         loop = stack.enter_context(Loop(clock, catch=STOP_SIGNALS, adopt=become_subreaper()))
         console.attach(loop.watch, loop.unwatch)
         stack.callback(console.detach)
+        notifier = stack.enter_context(_notifier(place, config, loop, console))
+        refuse_other_turns(place, config.state_file)
         if not stack.enter_context(watching(requests.folder, loop.wake)):
             look_now_and_then(loop, config.sync.poll_interval)
         stops = Stops(loop, requests)
@@ -81,6 +83,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             console.event(stamped)
             ports.reports.event(stamped)
             daemon.count(stamped)
+            notifier.event(stamped)
 
         git = Git(loop, place.top, inherited())
         git = git.with_identity() if place.git else git
@@ -102,10 +105,20 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         runner.secrets = runner.secrets if config.logs.mask else None
         outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
+        notifier.warn = partial(ports.tell, "notify")
         _announce(ports, started, resolved.warnings)
         ended = _ended(_serve(daemon, ports), daemon.turns, ports.meter.run)
         emit(ended)
         return ended
+
+
+def _notifier(place: Workspace, config: Config, loop: Loop, console: Console) -> Notifier:
+    """Return who tells of the run's end, and, until the run has a log, warns on the terminal alone."""
+
+    def warn(text: str) -> None:
+        console.event(Notice(at=iso(loop.clock.now()), level="warning", code="notify", text=text))
+
+    return Notifier(loop, place, config, inherited(), warn)
 
 
 def _require_prompts(place: Workspace, config: Config, only: Actor | None) -> None:
@@ -263,12 +276,16 @@ def _serve(daemon: Daemon, ports: Ports) -> Halt:
 
 
 def _ended(halt: Halt, turns: int, spent: Spent) -> RunEnded:
+    at = halt.at
     return RunEnded(
         exit_code=halt.exit_code,
         code=halt.code,
         reason=halt.reason,
         remedy=halt.remedy,
         turns=turns,
+        epoch=at.epoch if at else None,
+        iteration=at.iteration if at else None,
+        actor=Actor(at.actor) if at else None,
         cost_usd=round(spent.cost_usd, 6) if spent.cost_usd else None,
         tokens=spent.tokens,
     )

@@ -303,6 +303,20 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = True
 
 
+class NotifySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is told of a run's end while nobody looks.
+
+    The command is run when a turn has failed, a limit is reached, the run is finished or was stopped, or a person is
+    needed. It finds the facts in ORCH_NOTIFY_EVENT and its like, and as one JSON object on its standard input.
+    """
+
+    command: Annotated[
+        list[str],
+        Opt(help="Program and arguments, run at a run's end; no shell reads them. None: nobody is told."),
+        Meta(examples=[["./tell-me.sh"]]),
+    ] = field(default_factory=list)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """Prompts, files, and which leftovers may be committed for an actor.
 
@@ -353,6 +367,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sync: SyncSettings = field(default_factory=SyncSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     logs: LogSettings = field(default_factory=LogSettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
 
 IGNORED = {

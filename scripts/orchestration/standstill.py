@@ -3,7 +3,7 @@
 from orchestration import state
 from orchestration.bus import Bus
 from orchestration.errors import ExitCode, Refused
-from orchestration.halt import Halt, Wait
+from orchestration.halt import Halt, Place, Wait
 from orchestration.journal import Journal, claim_of
 from orchestration.state import Failure, State, Status
 from orchestration.workspace import Workspace, other_journals
@@ -31,11 +31,12 @@ def standstill(bus: Bus, now: State) -> Halt | Wait | None:
         Refused: a turn is said to run that nobody can be waited for.
 
     """
+    at = Place(now.epoch, now.iteration, now.expected_actor)
     if now.status is Status.FAILED:
-        return Halt(ExitCode.TURN_FAILED, *_failed(now), bus.remedy(now))
+        return Halt(ExitCode.TURN_FAILED, *_failed(now), bus.remedy(now), at)
     if now.exit:
         reason = f"the exit flag is set: {now.exit_reason or 'no reason given'}"
-        return Halt(ExitCode.OK, "exit-flag", reason, bus.remedy(now))
+        return Halt(ExitCode.OK, "exit-flag", reason, bus.remedy(now), at)
     return bus.elsewhere(now) if now.status in state.RUNNING.values() else None
 
 
