@@ -455,6 +455,9 @@ def test_an_operation_in_progress_is_ended_first(
     assert project.call("init") == 0
 
 
+SUCCEEDS = {"claude": '{"type":"result","is_error":false,"result":"done"}', "codex": '{"type":"turn.completed"}'}
+
+
 @pytest.mark.parametrize("installed", [["claude"], ["codex"], ["claude", "codex"]])
 def test_the_agents_that_are_installed_are_spelled_out_and_the_first_is_the_default(
     bare_project: Project, capsys: Capture, monkeypatch: pytest.MonkeyPatch, installed: list[str]
@@ -462,7 +465,7 @@ def test_the_agents_that_are_installed_are_spelled_out_and_the_first_is_the_defa
     shelf = bare_project.path.parent / "bin"
     shelf.mkdir()
     for name in installed:
-        executable(shelf / name, "#!/bin/sh\ncat >/dev/null\n")
+        executable(shelf / name, f"#!/bin/sh\ncat >/dev/null\necho '{SUCCEEDS[name]}'\n")
     monkeypatch.setenv("PATH", f"{shelf}:{os.environ['PATH']}")
     assert bare_project.call("init") == 0
 

@@ -22,6 +22,10 @@ CODEX = [
     "--dangerously-bypass-approvals-and-sandbox",
     "-c",
     "analytics.enabled=false",
+    "-c",
+    "features.plugins=false",
+    "-c",
+    "features.unbounded_connection_retries=false",
 ]
 DATA = presets.FILE.read_text(encoding="utf-8")
 

@@ -198,8 +198,9 @@ def _drop_own(place: Workspace, others: Collection[Path]) -> None:
     """
     folder = place.journal.parent
     if any(path.is_relative_to(place.own) and path.parent != folder for path in others):
-        for journal in folder.glob("journal*.json"):
-            journal.unlink()
+        for pattern in ("journal*.json", "notified*.json", place.counters.name):
+            for file in folder.glob(pattern):
+                file.unlink()
         return
     if not place.git:
         shutil.rmtree(place.own)
