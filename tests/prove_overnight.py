@@ -37,6 +37,10 @@ LEAKS = "env | grep -e TOKEN -e API_KEY"
 """What a careless tool call prints."""
 
 
+IDLE = "idle"
+"""The one of these that fails a turn: a person, who looks at once, has it run again."""
+
+
 class Fault(NamedTuple):
     """A misfortune: the scenario, for how many calls, and the kinds of the attempts that it costs."""
 
@@ -54,7 +58,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
     },
     "codex": {
         "limit": Fault("usage,4", 1, ("usage_limit",)),
-        "hang": Fault("hang", 1, ()),  # it asks again by itself
+        "hang": Fault("hang", 1, (IDLE,)),  # it would wait for ever
         "500": Fault("500", 30, ("server",)),
         "cut": Fault("cut", 6, ("network",)),
     },
@@ -105,6 +109,7 @@ class Night:
         self.wrong: list[str] = []
         self.kills = 0
         self._turns = turns
+        self._last = Row("", "", "")
         self._env = self._environment()
         self._faults = self._drawn(dice)
         assert self.project.run("init").returncode == 0
@@ -112,8 +117,6 @@ class Night:
 
     def _environment(self) -> dict[str, str]:
         claude, codex = (seal(name, self.home, self.model, subscription=True) for name in NAMES)
-        config = self.home / ".codex" / "config.toml"
-        config.write_text(config.read_text() + "stream_idle_timeout_ms = 3000\n")
         env = {**claude.env, **codex.env, **SECRETS}
         env["PATH"] = ":".join([str(Path(claude.env["PATH"].partition(":")[0])), codex.env["PATH"]])
         return env
@@ -146,6 +149,9 @@ class Night:
             code = self._life()
             if code == -signal.SIGKILL:
                 continue
+            if code == 4 and self._last.kinds == [IDLE]:
+                self.project.run("retry")
+                continue
             if code:
                 self.wrong.append(f"the daemon ended with exit code {code}")
             return
@@ -154,7 +160,8 @@ class Night:
     def _life(self) -> int:
         """Let one daemon live; return its exit code."""
         limits = ["-c", "limits.no_progress_turns=0", "-c", "router.review_every_n=0"]
-        agents = ["--agent-role", "galph=claude,ralph=codex", "-c", 'agents.claude.env={API_TIMEOUT_MS: "3000"}']
+        agents = ["--agent-role", "galph=claude,ralph=codex", "-c", "agents.codex.idle_timeout=15"]
+        agents += ["-c", 'agents.claude.env={API_TIMEOUT_MS: "3000"}']
         daemon = subprocess.Popen(
             [sys.executable, str(DOOR), "--mode", "combined", "--json", "-n", "0", *agents, *limits],
             cwd=self.project.path,
@@ -200,9 +207,10 @@ class Night:
         self._plan("")
 
     def _end(self, row: Row, event: dict[str, Any]) -> None:
+        self._last = row
         row.cost, row.tokens = event["cost_usd"], event["tokens"] or 0
         if not event["ok"]:
-            self.wrong.append(f"{row.turn} failed: {event['reason']}")
+            row.kinds.append(IDLE if "made no progress" in event["reason"] else event["reason"])
         sys.stdout.write(f"{row}\n")
         sys.stdout.flush()
 
