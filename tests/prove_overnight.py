@@ -249,21 +249,22 @@ class Night:
         return wrong
 
     def _totals(self) -> list[str]:
-        """Compare what the daemon counted with what the server did, but for what a killed or cut agent told nobody."""
-        told, sent = Counter[str](), Counter[str]()
-        for row in self.rows.values():
+        """Compare what each record holds with the server's count, but for what killed or cut agents told nobody."""
+        wrong = self._costs()
+        begins = [row.started[0] for row in self.rows.values()] + [float("inf")]
+        for row, begin, end in zip(self.rows.values(), begins, begins[1:], strict=False):
             used = row.record.get("usage") or {}
-            told += Counter(input=used.get("input_tokens", 0), output=used.get("output_tokens", 0))
-            if row.agent == "codex":  # which counts what a cache gave
-                continue
-            told["input"] += used.get("cache_read_tokens", 0)
-        unheard = [(row.started[0], row.killed) for row in self.rows.values() if row.killed]
-        for call in self.model.calls:
-            if call.scenario != "cut" and not any(begin <= call.at <= end for begin, end in unheard):
-                claude = "messages" in call.path
-                sent += Counter(input=call.tokens[0] + (call.tokens[1] if claude else 0), output=call.tokens[2])
-        wrong = [] if told == sent else [f"the records hold {dict(told)}, the server counted {dict(sent)}"]
-        return wrong + self._costs()
+            cached = used.get("cache_read_tokens", 0) if row.agent == "claude" else 0  # codex counts these as input
+            told = (used.get("input_tokens", 0) + cached, used.get("output_tokens", 0))
+            heard = [call for call in self.model.calls if max(begin, row.killed or 0) <= call.at < end]
+            calls = [call.tokens for call in heard if call.scenario != "cut"]
+            sent = (
+                sum(call[0] + (call[1] if row.agent == "claude" else 0) for call in calls),
+                sum(call[2] for call in calls),
+            )
+            if told != sent:
+                wrong.append(f"{row.turn} ({row.fault}): {told} tokens in its record, the server counted {sent}")
+        return wrong
 
     def _costs(self) -> list[str]:
         """Compare the day's cost with what claude itself says at the end of each of its sessions, in the raw logs."""

@@ -162,6 +162,7 @@ def named(name: str, config: Config, actor: Actor, root: Path, environment: Mapp
     from orchestration import presets  # noqa: PLC0415 - most looks at a configuration name no preset
 
     made = config.agents.get(name) or AgentDefinition()
+    made = replace(made, budget_usd=made.budget_usd or config.limits.turn_cost)
     if preset := made.preset or (name if name in presets.names() else None):
         return _understood(name, made, presets.load()[preset], limit, _Place(root, path))
     command = made.command or [name]
@@ -207,7 +208,7 @@ def _understood(name: str, made: AgentDefinition, preset: "Preset", limit: float
         resume=argv(_SESSION) if goes_on else [],
         env=preset.env | (preset.root_env if os.geteuid() == 0 else {}) | made.env,
         passed=[*preset.env_pass, *preset.env_optional, *made.env_optional],
-        exit_grace=preset.exit_grace,
+        exit_grace=made.exit_grace or preset.exit_grace,
         fallback=made.fallback,
     )
 

@@ -169,6 +169,9 @@ class AgentDefinition(msgspec.Struct, frozen=True, kw_only=True):
     idle_timeout: Annotated[
         Seconds | None, Opt(help="Seconds without progress until it is ended; unset: its preset's, or no limit.")
     ] = None
+    exit_grace: Annotated[
+        Seconds | None, Opt(help="Seconds that it may take to exit when it has said how it went (presets).")
+    ] = None
     stop: Annotated[
         list[Rung] | None,
         Opt(
