@@ -65,7 +65,9 @@ def one(git: Git, name: str) -> Kept:
 
 def patch(git: Git, item: Kept) -> str:
     """Return what a kept tree holds, as `git show` prints it."""
-    return git.ask("show", "--no-ext-diff", "--no-renames", "--stat", "--patch", item.commit)
+    return git.ask(
+        "show", "--diff-merges=first-parent", "--no-ext-diff", "--no-renames", "--stat", "--patch", item.commit
+    )
 
 
 def restore(git: Git, top: Path, item: Kept, only: Sequence[str] = ()) -> list[str]:
