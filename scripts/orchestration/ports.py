@@ -26,8 +26,8 @@ class Ports:
     """Everything outside that a turn touches, built in one place.
 
     `stopped` tells how to stop if a stop at once was asked for, `resting` also if one after the turn was, while no
-    agent runs; `process` names this daemon process; `role` is the one
-    actor whose turns it takes, None for both.
+    agent runs; `process` names this daemon process; `role` is the one actor whose turns it takes, None for both;
+    `publish` shares a rescue ref, where that is wanted.
     """
 
     bus: Bus
@@ -49,6 +49,7 @@ class Ports:
     boot_id: str
     role: Actor | None = None
     heart: Heart | None = None
+    publish: Callable[[str], None] | None = None
 
     @property
     def lost(self) -> str | None:

@@ -254,6 +254,9 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
         Opt(help="When its signs of life end: wait for a person, or, as a standby, take the turn over."),
     ] = Stale.WAIT
     skip_ci: Annotated[SkipCI, Opt(help="Which state commits carry [skip ci]: claims, all or none.")] = SkipCI.CLAIMS
+    push_rescue: Annotated[
+        bool, Opt(help="Publish the commits of a turn that was taken away, as a rescue ref at the remote.")
+    ] = False
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
