@@ -139,14 +139,15 @@ def test_only_a_word_more_passes_over_it_and_a_retry_does_not(
 WORK = "echo work >work.txt; git add work.txt; git commit -qm work; "
 
 
-def fenced(tmp_path: Path, also: str) -> Pair:
+def fenced(tmp_path: Path, also: str, *options: str) -> Pair:
     """Give two clones of which ralph's holds the commits of a turn that was taken from it."""
     two = pair(tmp_path)
     assert two.turn("galph") == 0
     take = r"""sed -i 's/"epoch": .*/"epoch": 99,/; s/"nonce": .*/"nonce": "mine",/; s/running-ralph/waiting-ralph/' """
     clone = "git clone -q $(git remote get-url origin) ../third; cd ../third"
+    after = "; waits" if "waits()" in also else ""
     take = f"({clone}; {take} sync/state.json; git commit -qam mine; git push -q)"
-    assert two.turn("ralph", agent=two.ralph.agent(f"{WORK}{also}\n{take}")) == 8
+    assert two.turn("ralph", *options, agent=two.ralph.agent(f"{WORK}{also}\n{take}{after}")) == 8
     return two
 
 
@@ -166,6 +167,38 @@ def test_the_commits_of_a_fenced_turn_are_published_when_a_person_says_so(tmp_pa
         told = script(two.ralph, capsys, "rescue", "push", name)
         assert told == {"published": f"refs/rescue/{name}", "remote": "origin"}
     assert two.hub.git("show", f"refs/rescue/{name}:work.txt") == "work"
+
+
+PUSHES = ("-c", "sync.push_rescue=true")
+BEATS = ("-c", "sync.heartbeat=0.05")
+WAITS = "waits() { sleep 600 & wait; }; "
+
+
+def test_the_commits_of_a_fenced_turn_and_no_more_are_published_by_themselves_where_that_is_set(tmp_path: Path) -> None:
+    two = fenced(tmp_path, "echo left >left.txt; ", *PUSHES, "-c", "actors.ralph.leftovers=keep")
+    name = named(two, "fenced")
+    assert two.hub.git("for-each-ref", "--format=%(refname)", "refs/rescue/") == f"refs/rescue/{name}"
+    assert two.hub.git("show", f"refs/rescue/{name}:work.txt") == "work"
+    assert "left.txt" not in two.hub.git("ls-tree", "-r", "--name-only", f"refs/rescue/{name}")
+    assert any("left.txt" in two.ralph.git("ls-tree", "-r", "--name-only", ref) for ref in two.ralph.rescued())
+    two.check()
+
+
+@pytest.mark.parametrize(
+    ("also", "why"),
+    [
+        (f"echo {TOKEN} >t; git add t; git commit -qm t; {WAITS}", "it must not be published"),
+        (f"trap 'git config remote.origin.pushurl /nowhere; exit' TERM; {WAITS}", "remote.origin.pushurl"),
+    ],
+    ids=["a secret", "another remote"],
+)
+def test_a_fenced_turn_that_may_not_be_published_stays_here_and_says_so(tmp_path: Path, also: str, why: str) -> None:
+    two = fenced(tmp_path, also, *PUSHES, *BEATS)
+    assert two.hub.git("for-each-ref", "refs/rescue/") == ""
+    told = [str(event["text"]) for event in two.ralph.events() if event.get("code") == "rescue-not-pushed"]
+    assert len(told) == 1
+    assert why in told[0]
+    assert TOKEN not in told[0]
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     begun = ports.clock.now()
     job = Invocation(claim, agent, prompt, text, ports.reports.folder, ports.reports.open_log(base), str(log))
     job = job._replace(session=turn.attempts.session)
-    with ports.watched(claim) as lost:
+    with ports.watched(claim, ports.work.snapshots(turn)) as lost:
         result = ports.runner.run(job, before_stop, lost)
     require_own_folder(ports.workspace, address(claim.settings))
     fields: dict[str, Any] = {

@@ -11,11 +11,12 @@ from typing import NamedTuple
 from pathspec import GitIgnoreSpec
 
 from orchestration import failpoints
+from orchestration.background import Task, complete
 from orchestration.errors import UsageError
 from orchestration.git import Git
 from orchestration.git_errors import PathGoneError
 from orchestration.journal import Claim, Turn
-from orchestration.scratch_index import tree_of_files, tree_with
+from orchestration.scratch_index import taking_tree, tree_with
 from orchestration.settings import Config
 from orchestration.state import Actor
 from orchestration.tree import Change, Commit, Dirt, File
@@ -141,7 +142,7 @@ class Collector:
 
     def __init__(self, git: Git, workspace: Workspace, config: Config) -> None:
         self.rules = Rules(config, workspace)
-        self._git = git
+        self.git = git
         self._workspace = workspace
         self._cap = int(config.limits.snapshot_file * MIB)
         self._named = set[str]()
@@ -151,14 +152,18 @@ class Collector:
 
         A file over `limits.snapshot_file` and a nested repository stay where they are.
         """
+        return complete(self.git.loop, self.snapping(dirt))
+
+    def snapping(self, dirt: Dirt) -> Task[str]:
+        """Do what `snapshot` does, as a task."""
         for _ in range(_PATIENCE):
             try:
-                return self._snapshot(dirt)
+                return (yield from self._snapping(dirt))
             except PathGoneError:
-                dirt = self._git.dirt()._replace(head=dirt.head)
-        return self._snapshot(dirt)
+                dirt = (yield from self.git.seeing_dirt())._replace(head=dirt.head)
+        return (yield from self._snapping(dirt))
 
-    def _snapshot(self, dirt: Dirt) -> str:
+    def _snapping(self, dirt: Dirt) -> Task[str]:
         mine = set(dirt.unmerged)  # an index with such an entry has no tree: it is settled like the person's files
         removed = set(dirt.removed)  # from the index already: git add would miss them
         paths = [
@@ -167,8 +172,8 @@ class Collector:
             if (path in mine or not self.rules.ours(path)) and self._fits(path)
         ]
         if not paths and not removed:
-            return self._git.tree(dirt.head or "HEAD")
-        return tree_of_files(self._git, paths, self._workspace.own)
+            return self.git.tree(dirt.head or "HEAD")
+        return (yield from taking_tree(self.git, paths, self._workspace.own))
 
     def left_out(self, dirt: Dirt) -> list[str]:
         """Return what a snapshot leaves where it is; every path is returned once."""
@@ -208,16 +213,16 @@ class Collector:
         return inside, outside
 
     def _differing(self, old: str, new: str) -> list[Change]:
-        return self._git.difference(old, new) if old != new else []
+        return self.git.difference(old, new) if old != new else []
 
     def overlay(self, tree: str, old: str, new: str) -> str:
         """Return `tree` with what differs between `old` and `new` as it is in `new`."""
         changes = self._differing(old, new)
-        return tree_with(self._git, tree, changes, self._workspace.own) if changes else tree
+        return tree_with(self.git, tree, changes, self._workspace.own) if changes else tree
 
     def sort(self, changes: Sequence[Change]) -> Sorted:
         """Apply the rules to leftovers."""
-        sizes = self._git.sizes(change.oid for change in changes if change.mode not in {"0", "160000"})
+        sizes = self.git.sizes(change.oid for change in changes if change.mode not in {"0", "160000"})
         return self.rules.sort(changes, sizes)
 
     def commit(self, branch: str, head: str, changes: Sequence[Change], message: str) -> str | None:
@@ -226,44 +231,52 @@ class Collector:
         Between the two a crash leaves them staged, and the next start commits them again.
         """
         wanted = [File(path, oid=None if mode == "0" else oid, mode=mode) for mode, oid, path, _ in changes]
-        commit = self._git.commit_files(head, wanted, message)
+        commit = self.git.commit_files(head, wanted, message)
         failpoints.hit("collect.before_index")
-        self._git.set_index(changes)
+        self.git.set_index(changes)
         failpoints.hit("collect.before_ref")
-        moved = self._git.update_ref(f"refs/heads/{branch}", commit, head, "orchestrator: leftovers")
+        moved = self.git.update_ref(f"refs/heads/{branch}", commit, head, "orchestrator: leftovers")
         failpoints.hit("collect.after_ref")
         return commit if moved else None
 
     def rescue(self, claim: Claim, tree: str, parent: str, why: str, besides: str | None = None) -> str:
         """Keep a tree, and the commits below `parent`, under a rescue ref of this claim; return the ref.
 
-        The same bytes are kept once; a ref that they are to be kept `besides` does not count.
+        The same bytes are kept once; a ref that they are to be kept `besides`, or that moves, does not count.
         """
         prefix = _prefix(claim)
-        have = self._git.refs(prefix)
+        have = self.git.refs(prefix)
         for ref, oid in have.items():
-            if ref != besides and self._git.ids([f"{oid}^{{tree}}", f"{oid}^"]) == [tree, parent]:
+            if ref not in {besides, moving_ref(claim)} and self.git.ids([f"{oid}^{{tree}}", f"{oid}^"]) == [
+                tree,
+                parent,
+            ]:
                 return ref
-        commit = self._git.commit_tree(Commit(tree, [parent], f"rescue: {why}\n"))
+        commit = self.git.commit_tree(Commit(tree, [parent], f"rescue: {why}\n"))
         ref = f"{prefix}/{1 + max((int(ref.rpartition('/')[2]) for ref in have), default=0)}"
         failpoints.hit("rescue.before_ref")
-        self._git.update_ref(ref, commit, "", f"rescue: {why}")
+        self.git.update_ref(ref, commit, "", f"rescue: {why}")
         failpoints.hit("rescue.after_ref")
         return ref
 
     def rescued(self, claim: Claim) -> list[str]:
         """Return the rescue refs of a claim, oldest first."""
-        return sorted(self._git.refs(_prefix(claim)), key=lambda ref: int(ref.rpartition("/")[2]))
+        return sorted(self.git.refs(_prefix(claim)), key=lambda ref: int(ref.rpartition("/")[2]))
 
     def drop(self, ref: str) -> None:
         """Delete a rescue ref whose bytes are safe elsewhere."""
-        old = self._git.resolve(ref)
+        old = self.git.resolve(ref)
         if old:
-            self._git.delete_ref(ref, old)
+            self.git.delete_ref(ref, old)
 
 
 def _prefix(claim: Claim) -> str:
     return f"refs/rescue/{claim.branch}/{claim.actor}/{claim.token.epoch}-{claim.token.nonce}"
+
+
+def moving_ref(claim: Claim) -> str:
+    """Return the rescue ref that follows the work tree while an agent of this claim runs."""
+    return f"{_prefix(claim)}/0"
 
 
 def printable(path: str) -> str:

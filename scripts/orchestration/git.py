@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from orchestration.background import Task
 from orchestration.environment import for_git, for_remote, with_identity
 from orchestration.errors import OrchestrationError
 from orchestration.git_errors import FLAGS, GitError, explained, not_a_work_tree
@@ -28,7 +29,10 @@ _OPERATIONS = {
     "rebase-apply": "rebase",
     "sequencer": "cherry-pick",
 }
-
+_STATUS = (
+    *("--no-optional-locks", "status", "--porcelain=v2", "--branch"),
+    *("--no-ahead-behind", "-z", "-uall", "--no-renames"),
+)
 
 Answer = TypeVar("Answer", str | None, bytes | None, int | None)
 
@@ -100,6 +104,20 @@ class Git:
 
         """
         return os.fsdecode(self._checked(*args, stdin=stdin, index=index).stdout).rstrip("\n")
+
+    def asking(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Task[str]:
+        """Ask as a task; a lock in the way is not waited for.
+
+        Raises:
+            GitError: it failed.
+
+        """
+        started = self.start(*args, stdin=stdin, index=index)
+        yield started
+        done = started()
+        if done.code:
+            raise explained(done, locked=b".lock': File exists" in done.stderr)
+        return os.fsdecode(done.stdout).rstrip("\n")
 
     def _checked(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
         return self._checking(*args, stdin=stdin, index=index)()
@@ -274,9 +292,12 @@ class Git:
 
     def asking_dirt(self) -> Callable[[], Dirt]:
         """Begin what `dirt` does; call what is returned for the answer."""
-        told = ("--porcelain=v2", "--branch", "--no-ahead-behind", "-z", "-uall", "--no-renames")
-        asked = self._checking("--no-optional-locks", "status", *told)
+        asked = self._checking(*_STATUS)
         return lambda: read_status(os.fsdecode(asked().stdout))
+
+    def seeing_dirt(self) -> Task[Dirt]:
+        """Do what `dirt` does, as a task."""
+        return read_status((yield from self.asking(*_STATUS)))
 
     def operation(self) -> str | None:
         """Return the name of an operation in progress (merge, rebase, ...), None if there is none."""

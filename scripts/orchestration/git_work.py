@@ -7,13 +7,15 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orchestration import branches, failpoints
+from orchestration.background import Task
 from orchestration.branches import fast_forward, is_rescued
 from orchestration.bus import Fenced
-from orchestration.collect import listed
+from orchestration.collect import listed, moving_ref
 from orchestration.errors import Refused
 from orchestration.git import Git
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.settings import Config
+from orchestration.snapshots import snapshots
 from orchestration.stale_locks import break_of_turn, break_unmoved
 from orchestration.state import CONFLICT, SECRET, TOO_LARGE, WITHHELD, Failure, State
 from orchestration.tree import Change, Dirt
@@ -166,6 +168,10 @@ class GitWork:
 
     # --- after the agent ---------------------------------------------------------------------------------------------
 
+    def snapshots(self, turn: Turn) -> Task[None]:
+        """Keep the tree as it is now and then, in one rescue ref that moves."""
+        return snapshots(self._collector, turn.claim, self._config.limits.snapshot_interval, self._tell)
+
     def keep(self, turn: Turn, why: str) -> str:
         """Put the tree as it is into a rescue ref, if it differs from HEAD, or if no branch holds HEAD."""
         return self._keep(turn, why, self._git.dirt())
@@ -256,7 +262,9 @@ class GitWork:
         return Carry(claim.actor, claim.iteration, checked.turn.before, checked.left, origin)
 
     def forget(self, checked: Checked) -> None:
-        """Drop the pin if the person's files are as they were."""
+        """Drop the pin if the person's files are as they were, and the snapshots of a turn that went well."""
+        if checked.failure is None:
+            self._collector.drop(moving_ref(checked.turn.claim))
         if checked.turn.pin and checked.unpin:
             self._collector.drop(checked.turn.pin)
 

@@ -4,12 +4,10 @@ Every call is a child in the one loop, never waited for: a remote that stalls mu
 """
 
 import os
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from orchestration.event_loop import Timer
+from orchestration.background import Task
 from orchestration.journal import Claim
-from orchestration.process import Started
 from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
 
@@ -42,30 +40,9 @@ class Heart:
         self.lost: str | None = None
         """Who took the turn that is being run."""
 
-    @contextmanager
-    def during(self, claim: Claim) -> Iterator[Callable[[], str | None]]:
-        """Beat for a turn; what is given tells, as often as it is called, who took the turn, None: nobody."""
+    def beats(self, claim: Claim) -> Task[None]:
+        """Beat for a turn, until it is cut short; `lost` tells who took the turn."""
         self.lost = None
-        beats = self._beats(claim)
-        pending = next(beats)
-
-        def look() -> str | None:
-            nonlocal pending
-            while _is_over(pending):
-                pending = next(beats)
-                self._loop.wake()  # git was waited for: what arrived meanwhile is looked at before the next wait
-            return self.lost
-
-        try:
-            yield look
-        finally:
-            if isinstance(pending, Timer):
-                pending.cancel()
-            else:
-                pending.child.stop()
-
-    def _beats(self, claim: Claim) -> Generator[Started | Timer, None, None]:
-        """Make one beat after the other; yields what each step waits for."""
         self._missing = 0
         count, last, warned = 0, self._loop.clock.monotonic(), False
         while True:
@@ -83,7 +60,7 @@ class Heart:
         """Tell whether the agent has left the way to the remote alone: another one's answer says nothing."""
         return claim.settings in (None, self._bus.settings()())
 
-    def _beat(self, claim: Claim, count: int) -> Generator[Started, None, bool]:
+    def _beat(self, claim: Claim, count: int) -> Task[bool]:
         looked = self._git.reach("ls-remote", *self._remote.looking(), timeout=_TIMEOUT)
         yield looked
         if looked().code:
@@ -110,7 +87,3 @@ class Heart:
         pushed = self._git.reach(*self._remote.pushing(self._remote.lease(claim.actor), beat, old), timeout=_TIMEOUT)
         yield pushed
         return pushed().code == 0
-
-
-def _is_over(pending: Started | Timer) -> bool:
-    return pending.idle if isinstance(pending, Timer) else pending.ended

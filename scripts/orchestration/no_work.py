@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orchestration import files, state
+from orchestration.background import Task
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.state import Failure, State
 from orchestration.work import Summary, Survey, Taken
@@ -35,6 +36,10 @@ class NoWork:
     def go_on(self, turn: Turn) -> Turn:
         """Begin again."""
         return turn
+
+    def snapshots(self, turn: Turn) -> Task[None]:  # noqa: ARG002
+        """Keep nothing."""
+        yield from ()
 
     def keep(self, turn: Turn, why: str) -> None:  # noqa: ARG002
         """Keep nothing: the files are where the agent left them."""

@@ -1,9 +1,10 @@
 """What a turn touches outside itself, and what a step may answer."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from orchestration.background import Task, background
 from orchestration.bus import Bus
 from orchestration.ceilings import Meter
 from orchestration.clock import Clock
@@ -25,8 +26,8 @@ class Ports:
     """Everything outside that a turn touches, built in one place.
 
     `stopped` tells how to stop if a stop at once was asked for, `resting` also if one after the turn was, while no
-    agent runs; `process` names this daemon process; `role` is the one
-    actor whose turns it takes, None for both.
+    agent runs; `process` names this daemon process; `role` is the one actor whose turns it takes, None for both;
+    `publish` shares a rescue ref, where that is wanted.
     """
 
     bus: Bus
@@ -48,15 +49,24 @@ class Ports:
     boot_id: str
     role: Actor | None = None
     heart: Heart | None = None
+    publish: Callable[[str], None] | None = None
 
     @property
     def lost(self) -> str | None:
         """Who took the turn while its agent ran, None: nobody."""
         return self.heart.lost if self.heart else None
 
-    def watched(self, claim: Claim) -> AbstractContextManager[Callable[[], object]]:
-        """Show life while an agent runs; what is given tells whether the turn was taken."""
-        return self.heart.during(claim) if self.heart else nullcontext(lambda: None)
+    @contextmanager
+    def watched(self, claim: Claim, *tasks: Task[None]) -> Iterator[Callable[[], str | None]]:
+        """Show life, and do these tasks, while an agent runs; what is given tells whether the turn was taken."""
+        beats = [self.heart.beats(claim)] if self.heart else []
+        with background(self.runner.loop, *beats, *tasks) as go_on:
+
+            def lost() -> str | None:
+                go_on()
+                return self.lost
+
+            yield lost
 
     def note(self, code: str, text: str) -> None:
         """Emit what went as expected; shown with -v, always in the log."""

@@ -7,11 +7,8 @@ from pathlib import Path
 import msgspec
 
 from orchestration import files
-from orchestration.collect import listed
 from orchestration.errors import Refused, UsageError
 from orchestration.git import Git
-from orchestration.remote import Remote
-from orchestration.scan import Scanner
 from orchestration.tree import Change
 
 PREFIX = "refs/rescue/"
@@ -65,7 +62,9 @@ def one(git: Git, name: str) -> Kept:
 
 def patch(git: Git, item: Kept) -> str:
     """Return what a kept tree holds, as `git show` prints it."""
-    return git.ask("show", "--no-ext-diff", "--no-renames", "--stat", "--patch", item.commit)
+    return git.ask(
+        "show", "--diff-merges=first-parent", "--no-ext-diff", "--no-renames", "--stat", "--patch", item.commit
+    )
 
 
 def restore(git: Git, top: Path, item: Kept, only: Sequence[str] = ()) -> list[str]:
@@ -103,32 +102,6 @@ def restore(git: Git, top: Path, item: Kept, only: Sequence[str] = ()) -> list[s
     for change in wanted:
         _write(git, top, change)
     return [change.path for change in wanted]
-
-
-def publish(git: Git, scanner: Scanner, remote: Remote, item: Kept) -> str:
-    """Push a rescue ref to the remote, under its own name; return the name.
-
-    Raises:
-        Refused: it holds what was not committed, which may be a person's, or commits that must not be published.
-        Unreachable: the remote does not answer.
-
-    """
-    if item.paths:
-        raise Refused(
-            f"{item.name} holds what nobody has committed, which may be a person's: {listed(item.paths)}",
-            code="rescue-uncommitted",
-            remedy=f"`orchestrator rescue restore {item.name}` brings it back; commit what may be seen",
-        )
-    failure = scanner.commits(git.common(remote.tip(), item.commit), item.commit)
-    if failure:
-        raise Refused(
-            f"{item.name}: {failure.reason}",
-            code=f"rescue-{failure.code}",
-            remedy="it stays here; take out of its commits what must not be seen, and push a branch of your own",
-        )
-    ref = PREFIX + item.name
-    remote.publish(ref, item.commit)
-    return ref
 
 
 def _is_free(top: Path, name: str, *, as_in_head: bool) -> bool:

@@ -102,7 +102,7 @@ class Runner:
         show: Callable[[bytes], None],
         stop_wanted: Callable[[], int],
     ) -> None:
-        self._loop = loop
+        self.loop = loop
         self._workspace = workspace
         self.environment = inherited
         self.secrets: list[bytes] | None = known(inherited)  # None: nothing is masked
@@ -131,14 +131,14 @@ class Runner:
         scratch = _scratch(job.claim)
         scratch.mkdir(mode=0o700, exist_ok=True)
         hearing = Hearing(job.agent, job.log, job.log_path, self._show)
-        child = self._loop.spawn(self._request(job, record, scratch), masked := MaskedSink(hearing, self.secrets))
+        child = self.loop.spawn(self._request(job, record, scratch), masked := MaskedSink(hearing, self.secrets))
         try:
             failpoints.hit("turn.after_spawn")
             with self._ending_in_time(child, job.agent, hearing) as look:
                 completed = self._serve(child, before_stop, lambda: look() or lost())
         except BaseException:
             child.stop()
-            if self._loop.wait(child).why is Why.STOPPED:
+            if self.loop.wait(child).why is Why.STOPPED:
                 record.unlink(missing_ok=True)  # it did not end: we ended it
             raise
         failpoints.hit("turn.agent_ended")
@@ -153,19 +153,19 @@ class Runner:
 
     def _result(self, job: Invocation, completed: Completed, hearing: Hearing | None = None) -> Result:
         hearing = hearing or Hearing(job.agent, job.log, job.log_path, self._show)
-        now = self._loop.clock.now().astimezone(zone(job.agent.env.get("TZ", "UTC")))
+        now = self.loop.clock.now().astimezone(zone(job.agent.env.get("TZ", "UTC")))
         ending, outcome = hearing.concluded(completed, now)
         return Result(completed, outcome, hearing.said(ending), Tried(ending, job.agent.name, job.agent.fallback))
 
     def rest(self, until: datetime, over: Callable[[], Over | None]) -> Over | None:
         """Serve everything until a time of day, or until something says that it is `over`; return what that was."""
-        while (left := (until - self._loop.clock.now()).total_seconds()) > 0:
-            timer = self._loop.after(min(left, _LOOK), lambda: None)
+        while (left := (until - self.loop.clock.now()).total_seconds()) > 0:
+            timer = self.loop.after(min(left, _LOOK), lambda: None)
             while not timer.idle:
                 if found := over():
                     timer.cancel()
                     return found
-                self._loop.step()
+                self.loop.step()
         return over()
 
     @contextmanager
@@ -175,7 +175,7 @@ class Runner:
 
         def look() -> None:
             if hearing.done and not waits and agent.exit_grace is not None:
-                waits.append(self._loop.after(agent.exit_grace, partial(child.stop, Why.GRACE)))
+                waits.append(self.loop.after(agent.exit_grace, partial(child.stop, Why.GRACE)))
             elif waits and not hearing.done:  # a task in the background has ended, and it goes on
                 waits.pop().cancel()
 
@@ -189,7 +189,7 @@ class Runner:
         """Serve the agent until it has ended, stopping it when that is wanted."""
         asked, taken = self._obey(child, 0, before_stop), False
         while child.completed is None:
-            self._loop.step()
+            self.loop.step()
             asked = self._obey(child, asked, before_stop)
             if lost() and not taken and child.code is None:
                 taken = True
@@ -216,7 +216,7 @@ class Runner:
             Refused: a process cannot be ended.
 
         """
-        require_dead(self._loop.end_survivors(claim.stamp))
+        require_dead(self.loop.end_survivors(claim.stamp))
         shutil.rmtree(_scratch(claim), ignore_errors=True)
 
     def witnessed(self, claim: Claim) -> int | None:

@@ -38,6 +38,7 @@ from orchestration.process import Loop
 from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
 from orchestration.reports import Reports
+from orchestration.rescue_push import publish
 from orchestration.runner import Runner
 from orchestration.settings import Config, Stale
 from orchestration.solo_bus import SoloBus
@@ -235,6 +236,7 @@ class _Outside:
             boot_id=boot_id(),
             role=self.role,
             heart=self._heart(),
+            publish=self._publish(),
         )
 
     def _heart(self) -> Heart | None:
@@ -242,6 +244,12 @@ class _Outside:
         if not isinstance(self.bus, RemoteBus):
             return None
         return Heart(self.bus, sync.heartbeat, 2 / 3 * sync.lease, self._tell)
+
+    def _publish(self) -> Callable[[str], None] | None:
+        config = self.resolved.config
+        if not (isinstance(self.bus, RemoteBus) and config.sync.push_rescue):
+            return None
+        return partial(publish, self.bus.remote, config, self.place)
 
     def _work(self) -> Work:
         config = self.resolved.config

@@ -41,6 +41,7 @@ class Leftovers(StrEnum):
 
 Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 """At most 23 days: longer is more than the system's select takes."""
+Pause = Annotated[float, Meta(ge=0, le=2_000_000)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Turns = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Tokens = Annotated[int, Meta(ge=1, le=1_000_000_000_000)]
@@ -256,6 +257,9 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
         Opt(help="When its signs of life end: wait for a person, or, as a standby, take the turn over."),
     ] = Stale.WAIT
     skip_ci: Annotated[SkipCI, Opt(help="Which state commits carry [skip ci]: claims, all or none.")] = SkipCI.CLAIMS
+    push_rescue: Annotated[
+        bool, Opt(help="Publish the commits of a turn that was taken away, as a rescue ref at the remote.")
+    ] = False
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,6 +291,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Count, Opt(help="How often a turn runs again after the daemon died in it; then it fails.")
     ] = 2
     snapshot_file: Annotated[MiB, Opt(help="MiB of a file above which it is not kept in a rescue ref.")] = 100.0
+    snapshot_interval: Annotated[
+        Pause, Opt(help="Seconds after which the files are kept anew while an agent runs; 0: never.")
+    ] = 600.0
     publish_file: Annotated[
         MiB, Opt(help="MiB of a file above which its turn fails: hosts warn at 50 and refuse at 100.")
     ] = 50.0

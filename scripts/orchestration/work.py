@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from orchestration.background import Task
 from orchestration.bus import Fenced
 from orchestration.journal import Carry, Checked, Claim, Claiming, Judged, Ran, Turn
 from orchestration.state import Failure, State
@@ -52,6 +53,9 @@ class Work(Protocol):
 
     def go_on(self, turn: Turn) -> Turn:
         """Begin an interrupted turn again: what changed since it stopped is the person's."""
+
+    def snapshots(self, turn: Turn) -> Task[None]:
+        """Keep the files as they are now and then, while an agent runs."""
 
     def keep(self, turn: Turn, why: str) -> str | None:
         """Keep the files as they are; return their tree, None where nothing can be kept."""

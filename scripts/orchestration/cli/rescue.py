@@ -5,7 +5,6 @@ import click
 from orchestration import rescue as kept
 from orchestration.cli.options import here, json_option
 from orchestration.clock import SystemClock
-from orchestration.collect import Rules
 from orchestration.console import Console
 from orchestration.environment import inherited
 from orchestration.errors import Refused
@@ -13,7 +12,7 @@ from orchestration.git import Git
 from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.remote import Remote
-from orchestration.scan import Scanner
+from orchestration.rescue_push import publish
 from orchestration.workspace import Workspace, working_branch
 
 
@@ -105,16 +104,17 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
 def push(*, name: str, as_json: bool) -> int:
     """Publish the commits of NAME at the remote, as a ref of the same name.
 
-    Nothing does so by itself, since what was kept may be a person's or a secret: a ref that holds what was not
-    committed is refused, and so are commits that a turn may not publish.
+    Nothing else does so, but for a turn that was taken away where sync.push_rescue is set, since what was kept may be a
+    person's or a secret: a ref that holds what was not committed is refused, and so are commits that a turn may not
+    publish.
     """
     console, ground = Console(as_json=as_json), here()
     place, config = _place(), ground.resolved.config
     with Loop(SystemClock()) as loop:
         git = Git(loop, place.top, inherited())
         remote = Remote(git, config.sync.remote, working_branch(git, config.sync.branch))
-        scanner = Scanner(git, Rules(config, place), config.limits)
-        ref = kept.publish(git, scanner, remote, kept.one(git, name))
+        ref = kept.PREFIX + kept.one(git, name).name
+        publish(remote, config, place, ref)
     if as_json:
         console.dump({"published": ref, "remote": config.sync.remote})
     else:
