@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Project, executable
+from orchestration.config import resolve
 from orchestration.endings import Kind
 from pages import ROOT, read
 
@@ -16,13 +17,22 @@ PAGE = read(ROOT / "docs" / "agents.md")
 
 
 def test_the_table_holds_every_kind_of_ending() -> None:
-    assert re.findall(r"^\| `(\w+)` \|", PAGE.text, re.MULTILINE) == sorted(
-        Kind, key=[*re.findall(r"^\| `(\w+)` \|", PAGE.text, re.MULTILINE)].index
-    )
+    assert sorted(re.findall(r"^\| `(\w+)` \|", PAGE.text, re.MULTILINE)) == sorted(Kind)
 
 
-def bubblewrap() -> str:
-    """Return the program; skip where it is not there, or may make no sandbox."""
+@pytest.mark.parametrize("name", ["agents", "claude", "codex", "overnight"])
+def test_every_setting_that_a_page_shows_is_one(name: str, tmp_path: Path) -> None:
+    shown = [block for block in read(ROOT / "docs" / f"{name}.md").blocks if block.kind == "yaml"]
+    assert shown
+
+    for block in shown:
+        file = tmp_path / "orchestration.yaml"
+        file.write_text("\n".join(block.lines) + "\n")
+        assert resolve(file, {}, {}, tmp_path).warnings == []
+
+
+def require_bubblewrap() -> None:
+    """Skip where it is not there, or may make no sandbox."""
     program = shutil.which("bwrap")
     if program is None:
         pytest.skip("no bubblewrap here; on Debian: apt-get install bubblewrap")
@@ -34,7 +44,6 @@ def bubblewrap() -> str:
     )
     if tried.returncode:
         pytest.skip(f"bubblewrap makes no sandbox here: {tried.stderr.strip()}")
-    return program
 
 
 ESCAPES = """
@@ -55,7 +64,7 @@ setsid sleep 600 >/dev/null 2>&1 &
 
 
 def test_the_sandbox_on_the_page_keeps_an_agent_in(project: Project) -> None:
-    bubblewrap()
+    require_bubblewrap()
     (recipe,) = ["\n".join(block.lines) for block in PAGE.blocks if "exec bwrap" in "\n".join(block.lines)]
     home = Path(os.environ["HOME"])
     for folder in (".ssh", ".claude"):
