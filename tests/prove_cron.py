@@ -96,7 +96,7 @@ RETRY_AFTER = 5
 HAND_OFFS = (
     "actor=galph status=ok",
     "actor=ralph status=fail",
-    "operator=retry",
+    "operator=retry status=waiting-ralph",
     "actor=ralph status=ok",
 )
 """What the branch's history tells."""
@@ -227,7 +227,7 @@ class Night:
             wrong.append(f"agents ended {ended}")
         wrong += [f"{line.turn}: {line.event}" for line in self.ledger.lines("overlap", "uncalled-for")]
         wrong += self._misspent()
-        told = [re.findall(r"operator=retry|actor=\w+|status=\w+", line) for line in self.project.subjects()]
+        told = [re.findall(r"(?:operator|actor|status)=[\w-]+", line) for line in self.project.subjects()]
         done = [" ".join(words) for words in told if words]
         if done != [*HAND_OFFS]:
             wrong.append(f"the history tells of {done}")
