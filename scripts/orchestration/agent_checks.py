@@ -3,6 +3,7 @@
 A version, flags that are gone, a login that is not to be seen: all of that is advice. Only a run can tell for certain.
 """
 
+import itertools
 import os
 import pwd
 import re
@@ -15,7 +16,7 @@ from orchestration.agents import Agent, bypasses, choose, jobs
 from orchestration.environment import for_preset
 from orchestration.errors import UsageError
 from orchestration.findings import Finding, Level, Scene
-from orchestration.presets import Login
+from orchestration.presets import Login, Preset
 from orchestration.process import Request, Why
 from orchestration.settings import AgentDefinition
 
@@ -45,7 +46,7 @@ def agents(scene: Scene) -> Iterator[Finding]:
         yield Finding("agents", Level.OK, f"{', '.join(names)}: {shlex.join(argv)}")
         yield from _reach(argv, wrap)
         if agent.preset:
-            yield from _fits(scene, agent, argv[len(wrap) :], argv[: len(wrap)])
+            yield from _fits(scene, agent, agent.preset, argv[: len(wrap)])
             if not wrap and agent.preset.login:
                 yield from _logged_in(scene, agent, agent.preset.login)
 
@@ -73,29 +74,27 @@ def _user() -> str:
     return f"user {os.geteuid()}"
 
 
-def _fits(scene: Scene, agent: Agent, command: Sequence[str], wrap: Sequence[str]) -> Iterator[Finding]:
-    """Ask an agent, where it will run, for its version and its options."""
-    program, verified = command[0], agent.preset.verified if agent.preset else ""
-    version = _said(scene, agent, [*wrap, program, "--version"])
+def _fits(scene: Scene, agent: Agent, preset: Preset, box: Sequence[str]) -> Iterator[Finding]:
+    """Ask an agent, inside its box, for its version and its options."""
+    program = [*box, agent.argv[len(box)]]
+    version = _said(scene, agent, [*program, "--version"])
     if version is None:
-        remedy = f"try it as it stands: `{shlex.join([*wrap, program, '--version'])}`"
+        remedy = f"try it as it stands: `{shlex.join([*program, '--version'])}`"
         yield Finding("agents", Level.ADVICE, f"{agent.name} does not tell its version", remedy)
         return
     line = version.strip().partition("\n")[0]
-    known_from = "" if verified in line else f"; what its output means was seen in {verified}"
+    known_from = "" if preset.verified in line else f"; what its output means was seen in {preset.verified}"
     yield Finding("agents", Level.OK, f"{agent.name}: {line}{known_from}")
-    words = list(command)
-    end = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    options = _said(scene, agent, [*wrap, *words[:end], "--help"])
-    known = set(_FLAG.findall(options or ""))
-    missing = [word for word in words[end:] if _FLAG.fullmatch(word) and word not in known]
+    words = preset.command[1:]  # not what settings add to it: --max-turns works, and its help is silent about it
+    ask = [*program, *itertools.takewhile(lambda word: not word.startswith("-"), words), "--help"]
+    known = set(_FLAG.findall(_said(scene, agent, ask) or ""))
+    missing = [word for word in words if _FLAG.fullmatch(word) and word not in known]
     if missing:
-        help_text = shlex.join([*wrap, *words[:end], "--help"])
         yield Finding(
             "agents",
             Level.ADVICE,
             f"{agent.name} --help does not know {', '.join(missing)}",
-            f"see `{help_text}`; install {verified}, or correct agents.{agent.name}.command",
+            f"see `{shlex.join(ask)}`; install {preset.verified}, or correct agents.{agent.name}.command",
         )
 
 
@@ -103,7 +102,7 @@ def _said(scene: Scene, agent: Agent, argv: Sequence[str]) -> str | None:
     """Return what a command prints, None if it fails or takes too long."""
     env = for_preset(scene.environment, agent.passed, agent.env)
     try:
-        done = scene.here.loop.run(Request(argv=argv, cwd=scene.root, env=env, timeout=PATIENCE, stamp=None))
+        done = scene.here.loop.run(Request(argv=argv, cwd=scene.root, env=env, timeout=PATIENCE))
     except OSError:
         return None
     text = done.stdout.decode(errors="replace")
