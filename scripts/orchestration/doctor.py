@@ -6,7 +6,7 @@ A check that cannot use what it looks at raises; that is its problem, and only t
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from orchestration import clone_checks, setup_checks
+from orchestration import agent_checks, clone_checks, setup_checks
 from orchestration.errors import ExitCode, OrchestrationError
 from orchestration.findings import Finding, Level, Scene, refused
 
@@ -27,7 +27,7 @@ CHECKS = (
     Check("sharing", clone_checks.sharing, ["branch"]),
     Check("state", clone_checks.state, ["sharing"]),
     Check("prompts", setup_checks.prompts, ["configuration"]),
-    Check("agents", setup_checks.agents, ["configuration"]),
+    Check("agents", agent_checks.agents, ["configuration"]),
     Check("locks", clone_checks.locks, ["branch"]),
     Check("leftovers", clone_checks.leftovers, ["branch"]),
     Check("disk", setup_checks.disk),

@@ -104,6 +104,18 @@ class Resume(_Data, frozen=True, kw_only=True):
     args: list[str] = []
 
 
+class Login(_Data, frozen=True, kw_only=True):
+    """Where it can be seen for free that an agent is logged in: a variable, or a file of its own.
+
+    `folder` holds the file, below HOME, unless the variable `home` names another one.
+    """
+
+    variables: list[str]
+    home: str
+    folder: str
+    file: str
+
+
 class Preset(_Data, frozen=True, kw_only=True):
     """An agent whose output is understood; `idle_timeout` and `exit_grace` are seconds.
 
@@ -129,6 +141,7 @@ class Preset(_Data, frozen=True, kw_only=True):
     tail: list[str] = []
     env: dict[str, str] = {}
     env_optional: list[str] = []
+    login: Login | None = None
     root_env: dict[str, str] = {}
     usage: list[UsageRule] = []
     noise: list[Match] = []

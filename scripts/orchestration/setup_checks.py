@@ -1,18 +1,17 @@
-"""The doctor's checks of what a run needs around it: git, configuration, prompts, agents, disk, clock, file events."""
+"""The doctor's checks of what a run needs around it: git, configuration, prompts, disk, clock, file events."""
 
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestration.agents import bypasses, choose, jobs
+from orchestration.agents import jobs
 from orchestration.clock import iso
 from orchestration.config import routes
-from orchestration.errors import OrchestrationError, UsageError
+from orchestration.errors import OrchestrationError
 from orchestration.findings import Finding, Level, Scene, refused
 from orchestration.layers import FILE
 from orchestration.router import Routes
@@ -99,35 +98,6 @@ def _unlisted(names: Routes, needed: Sequence[str]) -> Iterator[Finding]:
     if unlisted:
         found = f"not on the allowlist ({', '.join(names.allowed)}): {', '.join(unlisted)}"
         yield Finding("prompts", Level.PROBLEM, found, "add it to `router.allowlist`, or name a listed one")
-
-
-def agents(scene: Scene) -> Iterator[Finding]:
-    """Find every agent that can come to run, and say what it may do."""
-    refusals: dict[str, list[str]] = {}
-    runs: dict[tuple[str, ...], list[str]] = {}
-    for actor, prompt in jobs(scene.config):
-        try:
-            agent = choose(scene.config, actor, prompt, scene.root, scene.environment)
-            runs.setdefault(tuple(agent.argv), []).append(f"{actor} {prompt}")
-        except UsageError as error:
-            causes = refusals.setdefault(error.remedy, [])
-            causes.extend({error.message}.difference(causes))
-    for remedy, causes in refusals.items():
-        yield Finding("agents", Level.PROBLEM, "\n".join(causes), remedy)
-    for argv, names in runs.items():
-        yield Finding("agents", Level.OK, f"{', '.join(names)}: {shlex.join(argv)}")
-        yield from _bypasses(argv)
-
-
-def _bypasses(argv: tuple[str, ...]) -> Iterator[Finding]:
-    reach = "root, so everything on this machine" if os.geteuid() == 0 else "you, so everything that you may"
-    for what in bypasses(argv):
-        yield Finding(
-            "agents",
-            Level.ADVICE,
-            f"{what}: it runs unsandboxed as {reach}",
-            "to limit it, begin its command with a sandbox's, or run in a container or as a user of its own",
-        )
 
 
 def disk(scene: Scene) -> Iterator[Finding]:

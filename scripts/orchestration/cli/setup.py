@@ -11,6 +11,7 @@ from orchestration import decisions, scaffold
 from orchestration import demo as sample
 from orchestration.cli.operate import post
 from orchestration.cli.options import Here, anywhere, json_option
+from orchestration.cli.schedule import Planned, scheduled, show
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.errors import ExitCode
@@ -21,17 +22,23 @@ from orchestration.layers import from_pairs
 @click.option("--no-commit", is_flag=True, help="Write the files and leave the commit to you.")
 @click.option("--adopt", is_flag=True, help="Take over the state that this branch has from another, in one commit.")
 @click.option("--undo", is_flag=True, help="Remove what init wrote and nobody changed, in one commit.")
+@scheduled
 @anywhere
 @json_option
-def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, as_json: bool) -> int:
+def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, planned: Planned, as_json: bool) -> int:
     """Set up this repository, in one commit.
 
     Writes configuration, prompts and state, and commits exactly these. Nothing is overwritten, no hook runs, and what
     you have staged stays staged.
+
+    With --cron or --systemd it sets up nothing, and prints what runs a turn of this project now and then.
     """
     console = Console(as_json=as_json)
-    if adopt + undo + no_commit > 1:
-        raise click.UsageError("--adopt, --undo and --no-commit exclude each other")
+    if adopt + undo + no_commit + planned.cron + (planned.systemd is not None) > 1:
+        raise click.UsageError("--adopt, --undo, --no-commit, --cron and --systemd exclude each other")
+    if planned.asked():
+        show(place, console, planned, as_json=as_json)
+        return 0
     if adopt:
         return post(place, decisions.adopt, as_json=as_json)
     if undo:
