@@ -32,7 +32,7 @@ from scene import LEFTOVER, Scene
 PATIENCE = 180.0
 """Seconds after which a daemon counts as hanging."""
 
-POINTS = sorted(name for name in failpoints.NAMES if not name.startswith(("init.", "undo.")))
+POINTS = sorted(name for name in failpoints.NAMES if not name.startswith(("init.", "undo.", "word.")))
 
 _CODES = {"KILL": -signal.SIGKILL, "TERM": 128 + signal.SIGTERM, "ENOSPC": 3, "EIO": 3}
 _CONFLICT, _TAKEN, _DOWN = "conflict", "taken-over", "remote-down"

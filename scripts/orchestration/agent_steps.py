@@ -21,14 +21,11 @@ from orchestration.halt import Halt
 from orchestration.journal import Attempts, Claimed, Held, Outcome, Ran, Routed, Running, Turn
 from orchestration.ports import Ports, Step
 from orchestration.process import Why
+from orchestration.prompt_context import USER_INPUT, Facts, block, interrupted
 from orchestration.router import Decision, RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
 from orchestration.state import Failure
 from orchestration.workspace import require_own_folder
-
-_INTERRUPTED = (
-    b"\n\nNote: an earlier attempt at this turn was interrupted. The work tree is as it left it; go on from there.\n"
-)
 
 
 def choose_prompt(ports: Ports, entry: Claimed) -> Step:
@@ -150,7 +147,7 @@ def _after_death(ports: Ports, entry: Running) -> Step:
 
 
 def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
-    """Return the agent and its prompt's text.
+    """Return the agent, and what its prompt says.
 
     Raises:
         UsageError: the agent cannot be started.
@@ -160,13 +157,25 @@ def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
     actor, other, ground = turn.claim.actor, turn.attempts.agent, (ports.workspace.root, ports.environment)
     chosen = choose(ports.config, actor, prompt, *ground)
     agent = named(other, ports.config, actor, *ground) if other else chosen
-    return agent, _prompt(ports, prompt).read_bytes() + (_INTERRUPTED if turn.interrupted else b"")
+    note = interrupted() if turn.interrupted else ""
+    return agent, _prompt(ports, prompt).read_bytes() + note.encode()
+
+
+def _context(ports: Ports, turn: Turn, prompt: str) -> bytes:
+    """Return what an actor's prompt is told of its turn; a router prompt only chooses."""
+    if prompt == ports.routes.router or not ports.config.prompts.context:
+        return b""
+    word = ports.workspace.root / USER_INPUT
+    left = USER_INPUT if word.is_file() and word.stat().st_size else None
+    now = ports.bus.state_at(turn.claim.base)
+    return block(Facts(turn.claim, now, str(ports.reports.folder), left)).encode(errors="surrogateescape")
 
 
 def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callable[[], None]) -> Result:
     claim = turn.claim
     agent, text = _prepare(ports, turn, prompt)
     base = ports.reports.begin_turn(claim, prompt)
+    text += _context(ports, turn, prompt)
     log = base.with_name(f"{base.name}.log")
     ports.emit(
         TurnStarted(

@@ -190,6 +190,7 @@ class Daemon:
         halt = self._stops.soon() or ports.meter.reached(self._loop.clock.now())
         if halt:
             return halt
+        ports.deliver()
         if self._options.once and self.turns:
             return Halt(ExitCode.OK, "once", "one turn was asked for")
         limit = ports.config.limits.iterations

@@ -41,6 +41,8 @@ NAMES = frozenset(
         "settle.after_index",
         "settle.after_file",
         "turn.settled",
+        "word.before_ref",
+        "word.after_ref",
         "init.written",
         "init.before_index",
         "init.before_ref",

@@ -26,8 +26,8 @@ class Ports:
     """Everything outside that a turn touches, built in one place.
 
     `stopped` tells how to stop if a stop at once was asked for, `resting` also if one after the turn was, while no
-    agent runs; `process` names this daemon process; `role` is the one actor whose turns it takes, None for both;
-    `publish` shares a rescue ref, where that is wanted.
+    agent runs; `deliver` commits the word that a person has left, between turns; `process` names this daemon process;
+    `role` is the one actor whose turns it takes, None for both.
     """
 
     bus: Bus
@@ -44,6 +44,7 @@ class Ports:
     stopped: Callable[[], Halt | None]
     resting: Callable[[], Halt | None]
     meter: Meter
+    deliver: Callable[[], object]
     holder: str
     process: str
     boot_id: str

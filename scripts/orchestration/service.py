@@ -47,6 +47,7 @@ from orchestration.state import Actor
 from orchestration.subreaper import become_subreaper
 from orchestration.verdict import Judge
 from orchestration.watch import look_now_and_then, watching
+from orchestration.word import Deliver, Word
 from orchestration.work import Work
 from orchestration.workspace import Workspace, boot_id, instance_id, working_branch
 
@@ -230,6 +231,7 @@ class _Outside:
             environment=self.runner.environment,
             stopped=stops.halt,
             resting=stops.resting,
+            deliver=self._deliver(),
             meter=Meter(self.place.counters, config.limits),
             holder=instance_id(self.place),
             process=secrets.token_hex(8),
@@ -238,6 +240,11 @@ class _Outside:
             heart=self._heart(),
             publish=self._publish(),
         )
+
+    def _deliver(self) -> Deliver:
+        if not self.place.git or isinstance(self.bus, RemoteBus):  # there, word is left where it belongs at once
+            return lambda: None
+        return Word(self.git, self.place, self.bus.branch).deliver
 
     def _heart(self) -> Heart | None:
         sync = self.resolved.config.sync

@@ -262,6 +262,14 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
 
 
+class PromptSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What prompts are told beside what they say."""
+
+    context: Annotated[
+        bool, Opt(help="End each actor's prompt with its iteration, the other's last commits, the reports, word left.")
+    ] = True
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a run ends, and where a turn does."""
 
@@ -375,6 +383,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     agents: dict[str, AgentDefinition] = field(default_factory=dict)
     actors: ActorsSettings = field(default_factory=ActorsSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
+    prompts: PromptSettings = field(default_factory=PromptSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     logs: LogSettings = field(default_factory=LogSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)

@@ -31,6 +31,7 @@ COMMANDS = {
     "stop": "orchestration.cli.operate",
     "pause": "orchestration.cli.operate",
     "resume": "orchestration.cli.operate",
+    "say": "orchestration.cli.say",
     "rescue": "orchestration.cli.rescue",
     "demo": "orchestration.cli.setup",
     "checklist": "orchestration.cli.agent",
