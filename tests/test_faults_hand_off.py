@@ -7,16 +7,18 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from conftest import Project
+from conftest import DOOR, Project
 from pair import Pair, events, pair, running, until
 from prove_kills import STATE
 from scene import LEFTOVER, OPERATOR, Scene
+from world import PATCHED
 
 KILLED = -signal.SIGKILL
 
@@ -468,14 +470,18 @@ def third(scene: Scene, name: str, of: Project) -> Project:
     return Project(scene.folder / name)
 
 
+def arrive_together(scene: Scene) -> Path:
+    """Have the server look at the first two pushes only when both are there; return where they are noted."""
+    count = scene.folder / "arrived"
+    both = f"until [ $(wc -l <{count}) -ge 2 ]; do sleep 0.01; done"
+    scene.hook("pre-receive", f"read old new ref; echo $new >>{count}; [ $(wc -l <{count}) -gt 2 ] || {both}")
+    return count
+
+
 def test_fault_30_of_the_same_role_on_two_machines_one_wins(scene: Scene) -> None:
     other = scene.folder / "other"
     scene.two.hub.git("clone", "--quiet", str(scene.two.hub.path), str(other))
-    count = scene.folder / "arrived"
-    scene.hook(  # both claims are at the server before either is looked at
-        "pre-receive",
-        f"echo x >>{count}; [ $(wc -l <{count}) -gt 2 ] || until [ $(wc -l <{count}) -ge 2 ]; do sleep 0.01; done",
-    )
+    arrive_together(scene)
     daemons = [
         clone.start("--role", "galph", "--once", "--json", "--agent", scene.agent())
         for clone in (scene.two.galph, Project(other))
@@ -489,6 +495,19 @@ def test_fault_30_of_the_same_role_on_two_machines_one_wins(scene: Scene) -> Non
     assert Project(other).run("--role", "galph", "--once", "--agent", scene.agent()).returncode == 0
     assert scene.turn("ralph") == 0
     scene.goes_on()
+
+
+def start_patched(clone: Project, patch: str, *args: str) -> subprocess.Popen[str]:
+    """Start a daemon before which Python runs."""
+    door = ["-c", PATCHED.format(scripts=str(DOOR.parents[1]), patch=patch), str(DOOR)]
+    return subprocess.Popen(
+        [sys.executable, *door, *args], cwd=clone.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def commit_text(commit: str, *clones: Project) -> str:
+    """Return a commit that one of the clones has, as git keeps it."""
+    return next(text for clone in clones if (text := clone.git("cat-file", "-p", commit, check=False)))
 
 
 def test_fault_31_a_second_daemon_on_one_clone_names_the_first(scene: Scene) -> None:
@@ -532,6 +551,38 @@ def test_a_copied_clone_is_somebody_else(scene: Scene, failpoint: str) -> None:
     assert scene.runs("1/galph") == 1
     assert scene.again() == []
     assert [stamp.kind for stamp in scene.two.stamps()] == ["claim", "hand-off"]
+    assert scene.turn("ralph") == 0
+    scene.goes_on()
+
+
+SAME_CLAIM = """
+import secrets
+from datetime import UTC, datetime
+from orchestration.clock import SystemClock
+SystemClock.now = lambda self: datetime(2030, 1, 1, tzinfo=UTC)
+secrets.token_hex = lambda size: "b" * (2 * size)
+"""
+"""Takes from two daemons everything in which their claims differ, but for the clone's own id."""
+
+
+def test_fault_33_of_two_claims_of_one_second_and_one_nonce_one_wins(scene: Scene) -> None:
+    other = Project(scene.folder / "other")
+    scene.two.hub.git("clone", "--quiet", str(scene.two.hub.path), str(other.path))
+    arrived = arrive_together(scene)
+    daemons = [
+        start_patched(clone, SAME_CLAIM, "--role", "galph", "--once", "--json", "--agent", scene.agent())
+        for clone in (scene.two.galph, other)
+    ]
+    with running(*daemons):
+        said = [events(daemon) for daemon in daemons]
+
+    offers = arrived.read_text().split()[:2]
+    one, two = (commit_text(offer, scene.two.galph, other).splitlines() for offer in offers)
+    differ = [line.split()[0] for line, its in zip(one, two, strict=True) if line != its]
+    assert differ == ["tree", "Orchestration-Holder:"]
+    assert sorted(str(lines[-1]["code"]) for lines in said) == ["not-my-turn", "once"]
+    assert [(stamp.epoch, stamp.kind) for stamp in scene.two.stamps()] == [(1, "claim"), (1, "hand-off")]
+    assert scene.runs("1/galph") == 1
     assert scene.turn("ralph") == 0
     scene.goes_on()
 
