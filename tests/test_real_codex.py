@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from conftest import Project
+from conftest import DOOR, Project
 from fake_model import FakeModel
+from orchestration.presets import load
 from real_agents import AGENTS, Sealed, install, seal
 
 
@@ -101,3 +102,23 @@ def test_a_turn_fails_when_the_account_of_a_real_codex_has_no_money_left(
     assert "Quota exceeded" in said
     assert project.state()["status"] == "failed"
     assert model.counted.requests == 1
+
+
+def test_the_doctor_finds_version_and_flags_of_a_real_codex(
+    project: Project, codex: str, model: FakeModel, tmp_path: Path
+) -> None:
+    agent = seal(codex, tmp_path / "sealed", model)
+
+    done = subprocess.run(
+        [sys.executable, DOOR, "doctor", "--json", "--agent", codex],
+        cwd=project.path,
+        env=agent.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    told = [finding["found"] for finding in json.loads(done.stdout) if finding["name"] == "agents"]
+    assert f"codex: codex-cli {load()[codex].verified}" in told
+    assert "codex is given OPENAI_API_KEY" in told
+    assert not any("does not know" in text for text in told)
