@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 
 class Kind(StrEnum):
-    """How a run ended. All but OK, MAX_TURNS and BUDGET are failures, of which some go away by themselves."""
+    """How a run ended. All but OK are failures, of which some go away by themselves (attempts)."""
 
     OK = "ok"
     USAGE_LIMIT = "usage_limit"
