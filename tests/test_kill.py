@@ -64,7 +64,7 @@ SHOPPING = "milk\nbread\n"
 NAMES = sorted(
     name
     for name in failpoints.NAMES
-    if not (name.startswith(("init.", "undo.", "claim.", "leave.")) or name.endswith("_push"))
+    if not (name.startswith(("init.", "undo.", "claim.", "leave.", "word.")) or name.endswith("_push"))
 )
 """Those of a turn that is not shared; prove_hand_off strikes the others."""
 DISK = [(name, ("ENOSPC", "EIO")[place % 2]) for place, name in enumerate(NAMES)]

@@ -175,6 +175,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     claim = turn.claim
     agent, text = _prepare(ports, turn, prompt)
     base = ports.reports.begin_turn(claim, prompt)
+    asked = hashlib.sha256(text).hexdigest()
     text += _context(ports, turn, prompt)
     log = base.with_name(f"{base.name}.log")
     ports.emit(
@@ -192,7 +193,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
         "iteration": claim.iteration,
         "actor": claim.actor,
         "prompt": prompt,
-        "prompt_sha256": hashlib.sha256(text).hexdigest(),
+        "prompt_sha256": asked,
         "routed": reason,
         "agent": agent.name,
         "argv": job.argv,
