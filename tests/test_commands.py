@@ -42,7 +42,7 @@ class Gate:
             f"""
             import os, signal, sys
             prompt = sys.stdin.read()
-            again = "again " if "interrupted" in prompt else ""
+            again = "again " if "turn was interrupted" in prompt else ""
             def say(word):
                 with open({str(self._began)!r}, "w") as began:
                     began.write(word + "\\n")

@@ -120,7 +120,7 @@ def test_a_choice_shows_every_attempt_with_its_run(two_runs: Project, capsys: Ca
     ]
     assert lines[5:] == [str(new / "iter-00001_galph_supervisor.log"), *SHOWN]
     chosen = asked(two_runs, capsys, "--actor", "galph")
-    everything = [event for folder in (old, new) for event in recorded(folder)]
+    everything = [event for folder in (old, new) for event in recorded(folder) if event["event"] != "run-ended"]
     assert chosen == [event for event in everything if event.get("actor") == "galph"]
     assert len(chosen) == 4
     assert asked(two_runs, capsys, "--actor", "ralph") == [e for e in recorded(new) if e.get("actor") == "ralph"]

@@ -34,7 +34,7 @@ def test_combined_sequence(project: Project, ledger: Path) -> None:
     assert project.call("--mode", "combined", "-n", "2", "--agent", witness(project, ledger)) == 0
 
     assert turns(ledger) == ["1/galph/supervisor.md", "1/ralph/main.md", "2/galph/supervisor.md", "2/ralph/main.md"]
-    assert Path(f"{ledger}.1.ralph.main.md").read_text() == (project.path / "prompts/main.md").read_text()
+    assert Path(f"{ledger}.1.ralph.main.md").read_text().startswith((project.path / "prompts/main.md").read_text())
     assert [subject.partition("_commit=")[0] for subject in project.subjects()[2:]] == [
         "SUPERVISOR AUTO (prompt=supervisor.md) (iter=00001): 1 file: input.md",
         "[SYNC i=1] actor=galph → next=ralph status=ok galph",

@@ -360,7 +360,7 @@ def test_a_move_that_was_cut_short_is_finished_and_what_lies_in_its_way_is_kept(
 
 def test_credentials_that_a_person_renews_are_no_change_of_the_agents(two: Pair) -> None:
     def renewed(where: str) -> int:
-        killed = two.start("galph", "--once", env={"GALPH_FAILPOINT": "settle.before_push:KILL"})
+        killed = two.start("galph", "--once", env={"GALPH_FAILPOINT": "stamp.built:KILL"})
         killed.communicate()
         two.galph.git("config", where, "credential.helper", "store")
         code = two.turn("galph")

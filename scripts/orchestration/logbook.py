@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from orchestration.errors import UsageError
-from orchestration.events import AnyEvent, RunEnded, RunStarted, TurnEnded, TurnStarted
+from orchestration.events import AnyEvent, AttemptEnded, RunEnded, RunStarted, TurnEnded, TurnStarted
 from orchestration.holder import Holder
 from orchestration.reports import turn_name
 from orchestration.state import Actor
@@ -109,7 +109,7 @@ class Choice(NamedTuple):
         if not any(self):
             return True
         return (
-            isinstance(item, Turn | TurnStarted | TurnEnded)
+            isinstance(item, Turn | TurnStarted | AttemptEnded | TurnEnded)
             and self.actor in {None, item.actor}
             and self.iteration in {None, item.iteration}
         )
