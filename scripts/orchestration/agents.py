@@ -163,6 +163,7 @@ def named(name: str, config: Config, actor: Actor, root: Path, environment: Mapp
 
     made = config.agents.get(name) or AgentDefinition()
     if preset := made.preset or (name if name in presets.names() else None):
+        made = replace(made, budget_usd=made.budget_usd or config.limits.turn_cost)
         return _understood(name, made, presets.load()[preset], limit, _Place(root, path))
     command = made.command or [name]
     return Agent(
@@ -266,12 +267,17 @@ def all_of(
 ) -> dict[str, list[str]]:
     """Return the argv of every configured prompt's agent, so that a missing one is found before the first turn.
 
+    So is one that would take a turn over.
+
     Raises:
         UsageError: as `choose`.
 
     """
-    return {
-        f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv
-        for actor, prompt in jobs(config)
-        if only in {None, actor}
-    }
+    found: dict[str, list[str]] = {}
+    for actor, prompt in jobs(config):
+        if only in {None, actor}:
+            agent = choose(config, actor, prompt, root, environment)
+            found[f"{actor} {prompt}"] = agent.argv
+            if agent.fallback:
+                named(agent.fallback, config, actor, root, environment)
+    return found
