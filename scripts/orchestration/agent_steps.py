@@ -128,6 +128,9 @@ def hold(ports: Ports, entry: Held) -> Step:
         return fenced(ports, entry.turn, None, found.why)
     if isinstance(found, Halt):
         return found
+    fence = ports.bus.holds(entry.turn.claim)  # hours may have passed, and a machine that sleeps shows no life
+    if fence:
+        return fenced(ports, entry.turn, None, fence.why)
     return Routed(entry.turn, entry.decision) if entry.decision else Claimed(entry.turn)
 
 
