@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from orchestration.config import routes
 from orchestration.errors import UsageError
 from orchestration.process import LADDER, Rung
+from orchestration.reset_times import zone
 from orchestration.router import normalise
 from orchestration.settings import AgentDefinition, Config
 from orchestration.state import Actor
@@ -197,6 +198,8 @@ def _understood(name: str, made: AgentDefinition, preset: "Preset", limit: float
         )
         return _wrapped(made, said, place)
 
+    if (name_of_zone := made.env.get("TZ")) is not None:
+        _require_zone(name, name_of_zone)
     goes_on = preset.resume.args or preset.resume.command
     return Agent(
         name=name,
@@ -211,6 +214,23 @@ def _understood(name: str, made: AgentDefinition, preset: "Preset", limit: float
         exit_grace=preset.exit_grace,
         fallback=made.fallback,
     )
+
+
+def _require_zone(name: str, of: str) -> None:
+    """Refuse a time zone in which the end of a limit that the agent tells could not be read.
+
+    Raises:
+        UsageError: there is none of this name here (code `config-bad-value`).
+
+    """
+    try:
+        zone(of)
+    except (ValueError, LookupError, OSError):
+        raise UsageError(
+            f"`agents.{name}.env.TZ` is {of!r}, which is no time zone here",
+            code="config-bad-value",
+            remedy="give a name such as Europe/Berlin, or leave it out: the agent's clock is then UTC",
+        ) from None
 
 
 def _wrapped(made: AgentDefinition, command: Sequence[str], place: _Place) -> list[str]:
