@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from orchestration import failpoints
 from orchestration.agents import Agent, choose, named
-from orchestration.attempts import again, used
+from orchestration.attempts import after, again
 from orchestration.bus import Fenced
 from orchestration.clock import iso
 from orchestration.events import AttemptEnded, TurnStarted, Waiting
@@ -34,13 +34,16 @@ def choose_prompt(ports: Ports, entry: Claimed) -> Step:
     override = None
     try:
         if wants_override(routes, claim.actor) and routes.router:
+            entry = Claimed(ports.work.go_on(entry.turn))
             ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
             result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
             if result.completed.why is Why.STOPPED:
-                return fenced(ports, entry.turn, None, ports.lost) if ports.lost else entry
+                turn = _stopped(entry.turn, result)
+                return fenced(ports, turn, None, ports.lost) if ports.lost else Claimed(turn)
             if result.outcome.failure:
                 return _tried(ports, entry.turn, None, result)
-            entry = Claimed(replace(entry.turn, attempts=Attempts(used=used(entry.turn.attempts, result.tried.ending))))
+            spent = after(entry.turn.attempts, result.tried.ending).used
+            entry = Claimed(replace(entry.turn, attempts=Attempts(used=spent), interrupted=False))
             override = result.said
         decision = route(claim.actor, claim.iteration, routes, override, lambda name: _prompt(ports, name).is_file())
     except RouteError as error:
@@ -70,19 +73,23 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     again = Routed(replace(turn, interrupted=True), decision)
     result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
     if result.completed.why is Why.STOPPED and ports.lost:
-        return fenced(ports, turn, None, ports.lost)
+        return fenced(ports, _stopped(turn, result), None, ports.lost)
     if result.completed.why is Why.STOPPED:
-        spent = replace(turn.attempts, used=used(turn.attempts, result.tried.ending))
-        return Routed(replace(again.turn, attempts=spent, stopped=ports.work.keep(turn, "interrupted")), decision)
+        left = ports.work.keep(turn, "interrupted")
+        return Routed(replace(_stopped(turn, result), interrupted=True, stopped=left), decision)
     failpoints.hit("turn.ran")
     return _tried(ports, turn, decision, result)
+
+
+def _stopped(turn: Turn, result: Result) -> Turn:
+    """Return the turn with what an attempt has used that was stopped: it is none that has failed."""
+    return replace(turn, attempts=replace(after(turn.attempts, result.tried.ending), made=turn.attempts.made))
 
 
 def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) -> Ran | Held:
     """Return what follows an attempt: the turn's end, or another attempt on the tree as it was left."""
     before, now = turn.attempts, ports.clock.now()
-    after = replace(before, made=before.made + 1, used=used(before, result.tried.ending))
-    ended = Ran(replace(turn, attempts=after), decision, result.outcome)
+    ended = Ran(replace(turn, attempts=after(before, result.tried.ending)), decision, result.outcome)
     following = again(result.tried, before, ports.config.limits, now, random.random())  # noqa: S311 - a pause's length
     if result.outcome.failure is None or following is None:
         return ended
@@ -118,6 +125,9 @@ def hold(ports: Ports, entry: Held) -> Step:
         return fenced(ports, entry.turn, None, found.why)
     if isinstance(found, Halt):
         return found
+    fence = ports.bus.holds(entry.turn.claim)  # hours may have passed, and a machine that sleeps shows no life
+    if fence:
+        return fenced(ports, entry.turn, None, fence.why)
     return Routed(entry.turn, entry.decision) if entry.decision else Claimed(entry.turn)
 
 
@@ -205,7 +215,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
         "ended_by": result.completed.why,
         "outcome": result.tried.ending.kind,
         "session": result.tried.ending.session,
-        "usage": used(turn.attempts, result.tried.ending),
+        "usage": after(turn.attempts, result.tried.ending).used,
     }
     ports.reports.record(base, fields, result.outcome.message)
     return result

@@ -164,6 +164,7 @@ def named(name: str, config: Config, actor: Actor, root: Path, environment: Mapp
     made = config.agents.get(name) or AgentDefinition()
     made = replace(made, budget_usd=made.budget_usd or config.limits.turn_cost)
     if preset := made.preset or (name if name in presets.names() else None):
+        made = replace(made, budget_usd=made.budget_usd or config.limits.turn_cost)
         return _understood(name, made, presets.load()[preset], limit, _Place(root, path))
     command = made.command or [name]
     return Agent(
@@ -197,6 +198,8 @@ def _understood(name: str, made: AgentDefinition, preset: "Preset", limit: float
         )
         return _wrapped(made, said, place)
 
+    if (name_of_zone := made.env.get("TZ")) is not None:
+        _require_zone(name, name_of_zone)
     goes_on = preset.resume.args or preset.resume.command
     return Agent(
         name=name,
@@ -211,6 +214,25 @@ def _understood(name: str, made: AgentDefinition, preset: "Preset", limit: float
         exit_grace=made.exit_grace or preset.exit_grace,
         fallback=made.fallback,
     )
+
+
+def _require_zone(name: str, of: str) -> None:
+    """Refuse a time zone in which the end of a limit that the agent tells could not be read.
+
+    Raises:
+        UsageError: there is none of this name here (code `config-bad-value`).
+
+    """
+    from orchestration.reset_times import zone  # noqa: PLC0415 - only for an agent whose clock is set
+
+    try:
+        zone(of)
+    except (ValueError, LookupError, OSError):
+        raise UsageError(
+            f"`agents.{name}.env.TZ` is {of!r}, which is no time zone here",
+            code="config-bad-value",
+            remedy="give a name such as Europe/Berlin, or leave it out: the agent's clock is then UTC",
+        ) from None
 
 
 def _wrapped(made: AgentDefinition, command: Sequence[str], place: _Place) -> list[str]:
@@ -267,12 +289,17 @@ def all_of(
 ) -> dict[str, list[str]]:
     """Return the argv of every configured prompt's agent, so that a missing one is found before the first turn.
 
+    So is one that would take a turn over.
+
     Raises:
         UsageError: as `choose`.
 
     """
-    return {
-        f"{actor} {prompt}": choose(config, actor, prompt, root, environment).argv
-        for actor, prompt in jobs(config)
-        if only in {None, actor}
-    }
+    found: dict[str, list[str]] = {}
+    for actor, prompt in jobs(config):
+        if only in {None, actor}:
+            agent = choose(config, actor, prompt, root, environment)
+            found[f"{actor} {prompt}"] = agent.argv
+            if agent.fallback:
+                named(agent.fallback, config, actor, root, environment)
+    return found

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from orchestration.clock import iso
-from orchestration.endings import Ending, Kind, Usage
+from orchestration.endings import Ending, Kind
 from orchestration.journal import Attempts
 from orchestration.settings import LimitSettings
 
@@ -46,12 +46,17 @@ class Again(NamedTuple):
     why: str
 
 
-def used(before: Attempts, ending: Ending) -> Usage | None:
-    """Return what all attempts of the turn have used with this one."""
-    mine = ending.used(before.told if ending.session and ending.session == before.session else None)
-    if mine is None or before.used is None:
-        return mine or before.used
-    return before.used.plus(mine)
+def after(before: Attempts, ending: Ending) -> Attempts:
+    """Return what the attempts of a turn have come to with one more."""
+    earlier = before.told if ending.session in {None, before.session} else None
+    mine = ending.used(earlier)
+    return replace(
+        before,
+        made=before.made + 1,
+        session=ending.session or before.session,
+        told=ending.usage or earlier,
+        used=mine.plus(before.used) if mine and before.used else mine or before.used,
+    )
 
 
 def again(tried: Tried, before: Attempts, limits: LimitSettings, now: datetime, luck: float) -> Again | None:
@@ -66,42 +71,35 @@ def again(tried: Tried, before: Attempts, limits: LimitSettings, now: datetime, 
 
     """
     ending = tried.ending
-    after = replace(
-        before,
-        made=before.made + 1,
-        session=ending.session or before.session,
-        told=ending.usage or before.told,
-        used=used(before, ending),
-        cut_off=(before.cut_off or iso(now)) if ending.unreached else None,
-    )
-    anew = replace(after, session=None, told=None)
-    if ending.kind in _TAKEN_OVER and tried.fallback and tried.fallback != tried.agent:
+    done = replace(after(before, ending), cut_off=(before.cut_off or iso(now)) if ending.unreached else None)
+    anew = replace(done, session=None, told=None)
+    if ending.kind in _TAKEN_OVER and tried.fallback and before.agent is None:
         return Again(
             replace(anew, agent=tried.fallback), now, f"{tried.agent}: {ending.reason}; {tried.fallback} takes over"
         )
     lost = ending.kind is Kind.OVERFLOW or (ending.kind is Kind.CONFIG and before.session is not None)
     if lost and not before.fresh:
         return Again(replace(anew, fresh=True), now, f"{tried.agent}: {ending.reason}; it begins anew")
-    return _later(tried, after, limits, now, luck) if ending.kind in _PAUSES else None
+    return _later(tried, done, limits, now, luck) if ending.kind in _PAUSES else None
 
 
-def _later(tried: Tried, after: Attempts, limits: LimitSettings, now: datetime, luck: float) -> Again | None:
+def _later(tried: Tried, done: Attempts, limits: LimitSettings, now: datetime, luck: float) -> Again | None:
     """Return the attempt after a pause: up to the limit's end, if it is known, else ever longer."""
     kind, reset = tried.ending.kind, tried.ending.reset
     longest = timedelta(seconds=limits.max_limit_sleep)
-    free = (kind is Kind.USAGE_LIMIT and reset is not None) or _is_offline(after, longest, now)
-    after = after if free else replace(after, counted=after.counted + 1)
-    if after.counted >= limits.attempts:
+    free = (kind is Kind.USAGE_LIMIT and reset is not None) or _is_offline(done, longest, now)
+    done = done if free else replace(done, counted=done.counted + 1)
+    if done.counted >= limits.attempts:
         return None
     if reset is not None:
         pause = min(max(reset - now, timedelta()) + timedelta(seconds=_OVERDUE * luck), longest)
     else:
         first, most = _PAUSES[kind]
-        seconds = min(most, first * 2 ** min(after.made - 1, 20)) * (1 + _JITTER * luck)
+        seconds = min(most, first * 2 ** min(done.made - 1, 20)) * (1 + _JITTER * luck)
         pause = min(timedelta(seconds=seconds), longest)
-    return Again(after, now + pause, f"{tried.agent}: {_WORDS[kind]} ({tried.ending.reason})")
+    return Again(done, now + pause, f"{tried.agent}: {_WORDS[kind]} ({tried.ending.reason})")
 
 
-def _is_offline(after: Attempts, longest: timedelta, now: datetime) -> bool:
+def _is_offline(done: Attempts, longest: timedelta, now: datetime) -> bool:
     """Tell whether no attempt reaches its provider, for no longer than may be waited: such attempts cost nothing."""
-    return after.cut_off is not None and now - datetime.fromisoformat(after.cut_off) < longest
+    return done.cut_off is not None and now - datetime.fromisoformat(done.cut_off) < longest

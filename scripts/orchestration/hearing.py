@@ -8,7 +8,7 @@ from orchestration.agents import Agent
 from orchestration.endings import Ending, Kind
 from orchestration.journal import Outcome
 from orchestration.outcomes import Reader
-from orchestration.process import Completed, Why
+from orchestration.process import Completed
 from orchestration.reports import RawLog
 from orchestration.state import Failure
 
@@ -120,7 +120,7 @@ class Hearing:
             Kind.IDLE: (f"the agent {name} {idle} and was ended", "agent-idle"),
             Kind.STOPPED: (f"the agent {name} was stopped", "agent-stopped"),
         }
-        if ending.kind in causes and (self._agent.preset is None or done.why is not Why.EXITED):
+        if ending.kind in causes and (self._agent.preset is None or ending.kind is not Kind.FAILED):
             return causes[ending.kind]
         hint = f"; {_HINTS[ending.kind].replace('NAME', name)}" if ending.kind in _HINTS else ""
         return f"the agent {name}: {ending.reason}{hint}", f"agent-{ending.kind.replace('_', '-')}"

@@ -249,14 +249,17 @@ def must_be_kept(entry: Entry) -> bool:
     """Tell whether an entry is written: losing it would lose something.
 
     The others are passed through. After a crash the step from the entry before makes them again, which costs nothing:
-    no agent has run since. (A prompt that a router prompt chose has been paid for, and the tree at a stop is gone
-    when a person has changed it.)
+    no agent has run since. (A prompt that a router prompt chose has been paid for, as has what attempts have used; and
+    the tree at a stop is gone when a person has changed it.)
     """
     if isinstance(entry, Claiming):
         return entry.uncommitted or entry.offer != entry.claim.base
+    if isinstance(entry, Claimed):
+        return entry.turn.attempts != Attempts()
     if isinstance(entry, Routed):
-        return entry.decision.source is Source.OVERRIDE or entry.turn.stopped is not None
-    return not isinstance(entry, Claimed | Checked)
+        paid = entry.decision.source is Source.OVERRIDE or entry.turn.attempts != Attempts()
+        return paid or entry.turn.stopped is not None
+    return not isinstance(entry, Checked)
 
 
 def turn_of(entry: Entry) -> Turn | None:

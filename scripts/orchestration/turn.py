@@ -126,7 +126,8 @@ def _report(ports: Ports, checked: Checked, commit: str | None) -> None:
     claim = checked.turn.claim
     done = ports.work.summary(claim.base, checked.work_head)
     spent = checked.turn.attempts
-    stalled = not done.commits if checked.outcome.understood and not checked.failure else None
+    tells = checked.outcome.understood and checked.failure is None and ports.workspace.git
+    stalled = not done.commits if tells else None
     ports.meter.charge(claim.token.nonce, spent.used, ports.clock.now(), stalled=stalled)
     prompt = checked.decision.prompt if checked.decision else None
     ended = TurnEnded(
