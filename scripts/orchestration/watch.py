@@ -1,5 +1,6 @@
 """File events: watchdog's thread does nothing but wake the loop."""
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from watchdog.observers import Observer
 
 from orchestration.process import Loop
 
+logging.getLogger("watchdog").setLevel(logging.CRITICAL)  # an observer that ends tells of events in flight
 # A folder that is made while it looks around is met twice: harmless, and nothing for a terminal.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module="watchdog")
 
