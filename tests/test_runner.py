@@ -9,11 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from cast import says
 from conftest import DOOR, Project
+from orchestration import presets
 from orchestration.agents import Agent
 from orchestration.clock import SystemClock
 from orchestration.console import Console
@@ -21,7 +26,7 @@ from orchestration.journal import Claim
 from orchestration.process import LADDER, Loop, Rung, Why
 from orchestration.reaper import STAMP, survivors
 from orchestration.reports import CAP, RawLog
-from orchestration.runner import Invocation, Runner
+from orchestration.runner import Invocation, Result, Runner
 from orchestration.state import Actor, Token
 from orchestration.subreaper import become_subreaper
 from orchestration.workspace import Workspace
@@ -274,6 +279,94 @@ while True:
 
     assert (result.completed.code, result.completed.why) == (5, Why.STOPPED)
     assert b"".join(ready) == b"ready ending"
+
+
+# --- an agent that tells how it went ---------------------------------------------------------------------------------
+
+
+def heeding(stage: Stage, preset: str, text: str, *, grace: float = 30.0, idle: float | None = None) -> Invocation:
+    """Make the invocation of a shell script that prints a preset's events."""
+    job = stage.job(text, idle=idle, ladder=((signal.SIGKILL, 0.0),))
+    return job._replace(agent=replace(job.agent, preset=presets.load()[preset], exit_grace=grace))
+
+
+def followed(stage: Stage, job: Invocation, clock: FakeClock, *moves: tuple[bytes, float]) -> Result:
+    """Run an agent; whenever its log ends with the next of these, let seconds pass and have it go on."""
+    os.mkfifo(stage.folder / "go")
+    go = os.open(stage.folder / "go", os.O_RDWR)
+    left = list(moves)
+
+    def look() -> bool:
+        if left and stage.log.exists() and stage.log.read_bytes().rstrip().endswith(left[0][0]):
+            clock.advance(left.pop(0)[1])
+            os.write(go, b"go\n")
+        return False
+
+    with Loop(clock) as loop:
+        result = stage.runner(loop).run(job, unasked, look)
+    os.close(go)
+    assert left == []
+    return result
+
+
+CODEX_OK = says({"type": "turn.completed", "usage": {"input_tokens": 7, "output_tokens": 1}})
+CODEX_FAILED = says({"type": "turn.failed", "error": {"message": "it went wrong"}})
+GOES_ON = "read -r go <go\n"
+
+
+@pytest.mark.parametrize("events", [CODEX_OK, CODEX_FAILED])
+def test_an_agent_that_said_how_it_went_and_does_not_exit_is_ended_and_what_it_said_counts(
+    stage: Stage, events: str
+) -> None:
+    with Loop(FakeClock()) as loop:
+        result = stage.runner(loop).run(heeding(stage, "codex", f"{events}\nexec {FOREVER}"), unasked)
+
+    assert (result.completed.why, 30 <= result.completed.seconds < 60) == (Why.GRACE, True)
+    failure = result.outcome.failure
+    assert (failure and failure.reason) == (None if events == CODEX_OK else "the agent agent: it went wrong")
+    assert stage.left() == []
+
+
+def test_an_agent_that_goes_on_after_its_result_is_not_cut(stage: Stage) -> None:
+    clock = FakeClock(jumps=False)
+    begun = says({"type": "system", "subtype": "init", "session_id": "s"})
+    ended = says({"type": "result", "is_error": False, "result": "one"})
+    text = f"{begun}\n{ended}\n{GOES_ON}{begun}\n{GOES_ON}{says({'type': 'x', 'y': 'z'})}\n{GOES_ON}"
+    text += ended.replace("one", "two")
+    result = followed(
+        stage, heeding(stage, "claude", text), clock, (b'"one"}', 29.0), (b'"s"}', 1000.0), (b'"z"}', 1000.0)
+    )
+    assert (result.completed.why, result.outcome.failure, result.said) == (Why.EXITED, None, "two")
+
+
+NOISE = {"type": "error", "message": "Reconnecting... 1/5"}
+PROGRESS = {"type": "item.completed", "item": {"text": "Reconnecting... 1/5"}}
+
+
+@pytest.mark.parametrize(("event", "why"), [(NOISE, Why.IDLE), (PROGRESS, Why.EXITED)])
+def test_only_progress_keeps_an_agent_from_being_idle(stage: Stage, event: dict[str, Any], why: Why) -> None:
+    first = says(event)
+    last = f"exec {FOREVER}" if why is Why.IDLE else f"{GOES_ON}{CODEX_OK}"
+    text = f"{first}\n{GOES_ON}{first.replace('1/5', '2/5')}\n{last}"
+    one, two = (f'{number}/5"{"}" * (2 if "item" in event else 1)}'.encode() for number in (1, 2))
+    job = heeding(stage, "codex", text, idle=900.0)
+    result = followed(stage, job, FakeClock(jumps=False), (one, 500.0), (two, 500.0))
+    assert result.completed.why is why
+    reason = "the agent agent made no progress for 900 s and was ended" if why is Why.IDLE else None
+    assert (result.outcome.failure and result.outcome.failure.reason) == reason
+
+
+def test_a_rest_of_hours_ends_at_its_time_of_day_and_before_that_when_something_says_so(stage: Stage) -> None:
+    clock = FakeClock()
+    with Loop(clock) as loop:
+        runner, begun = stage.runner(loop), clock.now()
+        assert runner.rest(begun + timedelta(hours=8), lambda: None) is None
+        assert clock.now() - begun == timedelta(hours=8)
+
+        soon = clock.now() + timedelta(hours=1)
+        assert runner.rest(soon + timedelta(hours=7), lambda: "stop" if clock.now() >= soon else None) == "stop"
+        assert clock.now() == soon
+        assert runner.rest(begun, lambda: "stop") == "stop"
 
 
 # --- the daemon dies -------------------------------------------------------------------------------------------------
