@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from orchestration import state
 from orchestration.bus import Bus, decisions
 from orchestration.buses import open_bus
+from orchestration.ceilings import Meter
 from orchestration.clock import Clock, iso
 from orchestration.environment import inherited
 from orchestration.errors import Refused, Unreachable
@@ -272,6 +273,9 @@ def abandon(workspace: Workspace, config: Config, clock: Clock) -> str | None:
             _refuse_landing(workspace, config, git, entry)
         require_dead(loop.end_survivors(claim.stamp))
         ref = _keep_work(workspace, config, git, turn) if turn else None
+        if turn:
+            meter = Meter(workspace.counters, config.limits)
+            meter.charge(claim.token.nonce, turn.attempts.used, clock.now(), stalled=None)
         journal.write(Idle(claim.token.epoch - 1, claim.iteration, branch=claim.branch))
         return ref
 
