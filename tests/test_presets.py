@@ -235,6 +235,23 @@ def test_auto_that_finds_none_names_the_choices(shelf: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(("own", "budget"), [("", "2.5"), ("budget_usd: 1.25", "1.25")])
+def test_a_turns_ceiling_is_the_budget_of_an_agent_that_has_none_of_its_own(shelf: Path, own: str, budget: str) -> None:
+    install(shelf, "claude")
+    limits = "limits: {turn_cost: 2.5}\n"
+    agent = chosen(shelf, f"agent: {{default: claude}}\nagents:\n  claude: {{{own}}}\n{limits}")
+    assert agent.argv[-2:] == ["--max-budget-usd", budget]
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Town", "/etc", "JST-9"])
+def test_a_time_zone_in_which_a_limits_end_cannot_be_read_is_refused(shelf: Path, zone: str) -> None:
+    install(shelf, "claude")
+    text = "agent: {{default: claude}}\nagents:\n  claude: {{env: {{TZ: {}}}}}\n"
+    assert chosen(shelf, text.format("Asia/Tokyo")).env["TZ"] == "Asia/Tokyo"
+    with pytest.raises(UsageError, match="which is no time zone here"):
+        chosen(shelf, text.format(zone))
+
+
 def test_a_fallback_is_an_agent_by_its_name(shelf: Path) -> None:
     install(shelf, "codex")
     config = resolve(None, {}, {}, shelf).config
