@@ -436,3 +436,15 @@ def test_a_turn_that_was_taken_while_its_machine_slept_is_left_before_an_agent_r
     code = two.galph.call("--role", "galph", "--once", "--json", "--agent", agent)
     assert (code, len(cast.ran())) == (8, 1)
     two.check()
+
+
+def test_an_agent_that_has_told_how_it_went_is_not_run_again_for_a_stop(cast: Cast) -> None:
+    agent = cast.agent(f"{codex_ok()}\nexec sleep 30000")
+    log = cast.project.path / "logs/main/latest/iter-00001_galph_supervisor.log"
+    daemon = cast.project.start("run", "--agent", agent)
+    with running(daemon):
+        until(lambda: log.exists() and "turn.completed" in log.read_text())
+        daemon.terminate()
+        daemon.wait(timeout=30)
+    assert daemon.returncode == 128 + signal.SIGTERM
+    assert cast.project.state()["status"] == "waiting-ralph"

@@ -82,6 +82,21 @@ class Result(NamedTuple):
     tried: Tried
 
 
+class _Stop(NamedTuple):
+    """How an agent is stopped that is heard, and what is done before the first signal."""
+
+    hearing: Hearing
+    before: Callable[[], None]
+
+    def begin(self, child: Child) -> None:
+        """Stop it; one that has said how it went is only made to exit: it is believed, and does not run again."""
+        if self.hearing.done:
+            child.stop(Why.GRACE)
+        else:
+            self.before()
+            child.stop()
+
+
 class Runner:
     """Runs agents in one workspace.
 
@@ -135,7 +150,7 @@ class Runner:
         try:
             failpoints.hit("turn.after_spawn")
             with self._ending_in_time(child, job.agent, hearing) as look:
-                completed = self._serve(child, before_stop, lambda: look() or lost())
+                completed = self._serve(child, _Stop(hearing, before_stop), lambda: look() or lost())
         except BaseException:
             child.stop()
             if self.loop.wait(child).why is Why.STOPPED:
@@ -185,26 +200,25 @@ class Runner:
             for timer in waits:
                 timer.cancel()
 
-    def _serve(self, child: Child, before_stop: Callable[[], None], lost: Callable[[], object]) -> Completed:
+    def _serve(self, child: Child, stop: _Stop, lost: Callable[[], object]) -> Completed:
         """Serve the agent until it has ended, stopping it when that is wanted."""
-        asked, taken = self._obey(child, 0, before_stop), False
+        asked, taken = self._obey(child, 0, stop), False
         while child.completed is None:
             self.loop.step()
-            asked = self._obey(child, asked, before_stop)
+            asked = self._obey(child, asked, stop)
             if lost() and not taken and child.code is None:
                 taken = True
-                before_stop()  # its exit code will be ours, not its own
+                stop.before()  # its exit code will be ours, not its own
                 child.stop()
         return child.completed
 
-    def _obey(self, child: Child, asked: int, before_stop: Callable[[], None]) -> int:
+    def _obey(self, child: Child, asked: int, stop: _Stop) -> int:
         """Stop the agent if that was asked for more often than `asked`; return how often it was."""
         now = self._stop_wanted()
         if child.code is not None:  # an agent that has ended is not interrupted
             return asked
         if now and not asked:
-            before_stop()
-            child.stop()
+            stop.begin(child)
         if now > 1 and now > asked:
             child.kill()
         return now
