@@ -88,3 +88,13 @@ def test_a_word_is_merged_into_the_turn_that_runs_on_another_machine(tmp_path: P
     assert "Mind the gap." in word(scene.two.hub)
     assert scene.two.turn("ralph") == 0
     scene.two.check()
+
+
+def test_the_review_of_the_built_in_agent_leaves_the_word_where_it_is(project: Project) -> None:
+    project.write("docs/fix_plan.md", "- [x] T1: done\n  check: true\n- [ ] T2: open\n")
+    project.commit("a plan")
+    assert project.call("say", "Mind the gap.") == 0
+    for _ in range(2):
+        assert project.call("supervisor", "-n", "1", "--agent", "checklist", "--router-review-every-n", "1") == 0
+    assert "Mind the gap." in word(project)
+    assert word(project).count("Review: ") == 1

@@ -145,8 +145,14 @@ class Checklist:
         report = (
             f"Review: {checked} finished tasks checked" + (f"; reopened: {names}" if failed else "; all hold") + "."
         )
-        REVIEW.write_text(f"{report}\n", encoding="utf-8")
+        self._report(report)
         return f"{report} {self.plan()}"
+
+    def _report(self, report: str) -> None:
+        """Put the review's line below what a person has left, in the place of the one before."""
+        old = REVIEW.read_text(encoding="utf-8").splitlines() if REVIEW.exists() else []
+        kept = [line for line in old if not line.startswith("Review: ")]
+        REVIEW.write_text("\n".join([*kept, report]) + "\n", encoding="utf-8")
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
