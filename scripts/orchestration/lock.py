@@ -16,6 +16,9 @@ from orchestration.holder import CARD, Holder, read_holder
 from orchestration.reaper import started
 from orchestration.workspace import Workspace
 
+_LEFT_OVER = 1.0
+"""Seconds for a lock whose holder is dead: a child that it was just starting holds it until it is its own program."""
+
 
 @contextmanager
 def held(place: Workspace, now: datetime, first: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -52,11 +55,11 @@ def _ignore(own: Path) -> None:
 
 def _acquire(folder: Path, stack: ExitStack) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
+    lock, holder = FileLock(folder / "lock"), read_holder(folder)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0 if holder else _LEFT_OVER)
     except Timeout:
-        holder = read_holder(folder)
+        holder = holder or read_holder(folder)
         who = f"process {holder.pid}, since {holder.since}" if holder else "another process"
         raise Locked(
             f"this clone is held by {who}",
