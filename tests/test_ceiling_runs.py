@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from cast import WORKS, Cast, Hours, claude, codex_ok
+from cast import WORKS, Cast, Hours, claude, codex_ok, says
 from conftest import Capture, Project
 from pair import events, pair, running, until
 from test_remote_bus import take_over
 from test_waiting import BEATS
 
 STOP = ": >.git/orchestration/control/stop-now; exec sleep 100000"
+GOES_ON = says({"type": "system", "subtype": "init", "session_id": "s"})
+"""What claude says when a task in the background has ended: what it had told was not the end."""
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_a_failed_turn_says_nothing_about_progress_and_its_use_counts(cast: Cast
 
 
 def test_what_an_attempt_used_that_was_stopped_counts_once(cast: Cast) -> None:
-    agent = cast.agent(f"{claude('s', 1.0)}\n{STOP}", claude("s", 3.0), preset="claude")
+    agent = cast.agent(f"{claude('s', 1.0)}\n{GOES_ON}\n{STOP}", claude("s", 3.0), preset="claude")
     assert cast.project.call("run", "--once", "--agent", agent) == 143
     assert cast.project.call("run", "--once", "--agent", agent) == 0
     assert "--resume s" in cast.ran()[1]
@@ -110,7 +112,7 @@ def test_what_a_turn_used_that_was_taken_counts(tmp_path: Path) -> None:
 
 
 def test_what_a_turn_used_that_was_given_up_counts(cast: Cast) -> None:
-    agent = cast.agent(f"{claude('s', 1.0)}\n{STOP}", preset="claude")
+    agent = cast.agent(f"{claude('s', 1.0)}\n{GOES_ON}\n{STOP}", preset="claude")
     assert cast.project.call("run", "--once", "--agent", agent) == 143
     assert cast.project.call("abandon") == 0
     assert cast.counters()["today"]["cost_usd"] == 1.0
