@@ -295,6 +295,18 @@ def test_a_hand_off_that_cannot_land_is_given_up_and_one_that_can_is_not(
     two.check()
 
 
+def test_a_claim_whose_turn_has_not_begun_is_given_up(two: Pair, capsys: Capture) -> None:
+    two.start("galph", "--once", env={"GALPH_FAILPOINT": "claim.before_push:KILL"}).communicate()
+    assert two.galph.journal() == "claiming"
+
+    assert script(two.galph, capsys, "abandon")["kept"] is None
+
+    assert two.galph.journal() == "idle"
+    assert two.turn("galph") == 0
+    assert [stamp.kind for stamp in two.stamps()] == ["claim", "hand-off"]
+    two.check()
+
+
 def test_a_gate_is_ended_when_its_turn_is_taken(two: Pair, capsys: Capture) -> None:
     third = two.person()
     taking = (
