@@ -1,7 +1,8 @@
-"""How fast an agent that floods both of its streams is drained into the raw log, and in how much memory.
+"""How fast an agent that floods both of its streams is drained, in how much memory, and what masking costs of it.
 
-Beside it the same producer is piped into `tee FILE >/dev/null`. A sample is the time of the whole command less that of
-the same command with a silent producer, so that neither the start of the daemon nor its git counts.
+Beside it the same producer is drained without masking, and piped into `tee FILE >/dev/null`, in turn. A sample is the
+time of the whole command less that of the same command with a silent producer, so that neither the start of the daemon
+nor its git counts.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from common import DOOR, environment, interleaved, repository, table, tell, tool
 
 TARGET = 0.7
 """Of tee's speed."""
+MASKING = 0.1
+"""Of the speed without it, at most."""
 PRODUCER = """#!{python}
 import os
 line = b"0123456789abcdef" * 6 + b"the\\n"
@@ -53,9 +56,10 @@ class Bench:
         """Name the producer of that many MiB."""
         return self.copy.with_name(f"producer-{megabytes}")
 
-    def daemon(self, megabytes: int) -> list[float]:
+    def daemon(self, megabytes: int, *, mask: bool = True) -> list[float]:
         """Return the milliseconds of one turn; note the peak of the daemon's memory, and drop the log."""
         argv = [sys.executable, str(DOOR), "run", "--once", "-q", "--agent", str(self.producer(megabytes))]
+        argv += ["-c", f"logs.mask={str(mask).lower()}"]
         begun = time.perf_counter()
         process = subprocess.Popen(argv, cwd=self.project, env=self.env)
         _, status, usage = os.wait4(process.pid, 0)
@@ -100,16 +104,21 @@ def main() -> None:
         bench = Bench(Path(folder), given.megabytes)
         jobs = {
             f"{name} {size} MiB": partial(run, size)
-            for name, run in (("daemon", bench.daemon), ("tee", bench.tee))
+            for name, run in (
+                ("daemon", bench.daemon),
+                ("unmasked", partial(bench.daemon, mask=False)),
+                ("tee", bench.tee),
+            )
             for size in (0, given.megabytes)
         }
         samples = interleaved(given.rounds, jobs)
     lines = table(samples)
     for what, pick in (("median", statistics.median), ("least", min)):
-        daemon, tee = (speed(samples, name, given.megabytes, pick) for name in ("daemon", "tee"))
-        lines.append(
-            f"{what:<6}  daemon {daemon:.0f} MiB/s, tee {tee:.0f} MiB/s, ratio {daemon / tee:.2f} (target {TARGET:g})"
-        )
+        daemon, bare, tee = (speed(samples, name, given.megabytes, pick) for name in ("daemon", "unmasked", "tee"))
+        lines += [
+            f"{what:<6}  daemon {daemon:.0f} MiB/s, tee {tee:.0f} MiB/s, ratio {daemon / tee:.2f} (target {TARGET:g})",
+            f"{what:<6}  unmasked {bare:.0f} MiB/s, so masking costs {1 - daemon / bare:.1%} (target {MASKING:.0%})",
+        ]
     silent, flooded = (max(bench.peaks[size]) for size in (0, given.megabytes))
     lines.append(f"peak memory of the daemon: {flooded:.0f} MiB, {flooded - silent:+.1f} beyond a silent agent's")
     tell(lines)
