@@ -42,7 +42,7 @@ def claim_on(view: View, nonce: str = "1" * 32) -> Claim:
 def take(bus: Bus, view: View, nonce: str = "1" * 32) -> Claimed | Lost:
     """Claim the turn that a look has shown."""
     claim = claim_on(view, nonce)
-    return bus.claim(claim, bus.offer(claim, view.state))
+    return bus.claim(claim, bus.offer(claim, view.state)())
 
 
 def somebody_elses(view: View) -> bytes:
@@ -91,7 +91,7 @@ def test_a_claim_stands_only_where_the_register_is_as_it_was_read(here: Ground) 
     bus = here.bus()
     view = bus.look()
     before, claim = here.outside(), claim_on(view)
-    offer = bus.offer(claim, view.state)
+    offer = bus.offer(claim, view.state)()
     assert here.outside() == before
     for each in (bus, here.bus()):
         assert each.claim(claim, offer) == Claimed(offer)

@@ -86,7 +86,7 @@ def claim_on(view: View, nonce: str = "1" * 32) -> Claim:
 def test_a_claim_that_landed_late_is_ours_by_its_nonce_also_below_a_persons_commit(here: RemoteGround) -> None:
     view = here.bus().look()
     claim = claim_on(view)
-    offer = here.bus().offer(claim, view.state)
+    offer = here.bus().offer(claim, view.state)()
     here.project.git("push", "-q", "origin", f"{offer}:main")  # by a git that outlived its daemon
     here.other.git("pull", "-q")
     here.other.write("theirs.txt", "theirs")
@@ -103,7 +103,7 @@ def test_a_claim_that_is_there_already_when_it_is_pushed_is_ours_only_by_its_non
     bus = here.remote()
     view = bus.look()
     claim = claim_on(view)
-    offer = bus.offer(claim, view.state)
+    offer = bus.offer(claim, view.state)()
     here.project.git("push", "-q", "origin", f"{offer}:main")
     assert bus.claim(claim, offer) == Claimed(offer)  # git says of that push: up to date
 
@@ -116,7 +116,7 @@ def test_a_claim_that_did_not_land_before_a_crash_is_pushed_unless_it_was_pruned
 ) -> None:
     view = here.bus().look()
     claim = claim_on(view)
-    offer = "f" * 40 if gone else here.bus().offer(claim, view.state)
+    offer = "f" * 40 if gone else here.bus().offer(claim, view.state)()
 
     assert here.bus().claim(claim, offer) == (Lost() if gone else Claimed(offer))
 
@@ -158,7 +158,7 @@ def test_a_turn_pushes_twice_and_a_rewind_before_its_hand_off_is_seen(here: Remo
     bus = here.remote()
     view = bus.look()
     claim = claim_on(view)
-    base = bus.offer(claim, view.state)
+    base = bus.offer(claim, view.state)()
     assert bus.claim(claim, base) == Claimed(base)
     executable(here.hub.path / "hooks/update", f"#!/bin/sh\necho push >> {here.hub.path}/pushes\n")
     hand_off = bus.stamp(base, view.state, state.succeeded(view.state, claim.token, base, NOW))
@@ -490,7 +490,7 @@ def test_a_branch_that_is_not_checked_out_follows_by_its_ref_alone(here: RemoteG
     view = bus.look()
     here.project.git("switch", "-qc", "aside")
     claim = claim_on(view)
-    claimed = bus.claim(claim, bus.offer(claim, view.state))
+    claimed = bus.claim(claim, bus.offer(claim, view.state)())
     assert isinstance(claimed, Claimed)
     work = here.project.git("commit-tree", "-p", claimed.base, "-m", "work", f"{claimed.base}^{{tree}}")
     here.put(state.encode(replace(bus.state_at(claimed.base), exit=True)))
@@ -532,7 +532,7 @@ def test_commits_that_no_rescue_ref_holds_are_never_left(here: RemoteGround) -> 
     here.project.write("mine.txt", "mine")
     mine = here.project.commit("mine")
     claim = claim_on(view)
-    assert isinstance(bus.claim(claim, bus.offer(claim, view.state)), Claimed)
+    assert isinstance(bus.claim(claim, bus.offer(claim, view.state)()), Claimed)
     assert here.project.git("rev-parse", "HEAD") == mine
     here.put(b"{")
     bus.retreat()

@@ -32,15 +32,14 @@ def _others_turn(ports: Ports, now: State) -> Wait | None:
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:
     now = view.state
     refuse_links(ports.workspace, ports.config.state_file)  # the survey would call it a changed file
-    settings = ports.bus.settings()
-    survey = ports.work.survey(view.tip, now, entry.carry)
-    refuse_links(ports.workspace, ports.config.logs_dir)  # the survey may have brought one, or its end
     token = Token(now.epoch + 1, ports.holder, secrets.token_hex(16))
     moment = iso(ports.clock.now())
-    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment, settings())
-    offer = ports.bus.offer(claim, now)
+    claim = Claim(now.expected_actor, now.iteration, token, ports.bus.branch, view.tip, moment)
+    offer, settings = ports.bus.offer(claim, now), ports.bus.settings()  # both are under way beside the survey
+    survey = ports.work.survey(view.tip, now, entry.carry)
+    refuse_links(ports.workspace, ports.config.logs_dir)  # the survey may have brought one, or its end
     tree, uncommitted = survey()
-    return Claiming(claim, tree, offer, entry.carry, uncommitted)
+    return Claiming(replace(claim, settings=settings()), tree, offer(), entry.carry, uncommitted)
 
 
 def take_turn(ports: Ports, entry: Claiming) -> Step:

@@ -93,8 +93,8 @@ class Bus(Protocol):
     def settings(self) -> Settings:
         """Ask for the configuration that publishing depends on; None: nothing is published."""
 
-    def offer(self, claim: Claim, now: State) -> str:
-        """Build the value that claims the turn, or name the one that the claim leaves as it is."""
+    def offer(self, claim: Claim, now: State) -> Callable[[], str]:
+        """Begin to build the value that claims the turn, or name the one that the claim leaves as it is."""
 
     def claim(self, claim: Claim, offer: str) -> Claimed | Lost:
         """Take the turn if the register still is where the claim was made; also again, after a crash."""
@@ -166,9 +166,9 @@ class Unshared(ABC):
         """Depend on nothing."""
         return lambda: None
 
-    def offer(self, claim: Claim, now: State) -> str:  # noqa: ARG002 - a claim writes nothing
+    def offer(self, claim: Claim, now: State) -> Callable[[], str]:  # noqa: ARG002 - a claim writes nothing
         """Name the value that stays."""
-        return claim.base
+        return lambda: claim.base
 
     def holds(self, claim: Claim) -> Fenced | None:  # noqa: ARG002 - the hand-off finds out
         """Trust the lock and the journal."""

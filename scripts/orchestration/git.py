@@ -323,7 +323,11 @@ class Git:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def commit_files(self, parent: str | None, files: Iterable[File], message: str) -> str:
-        """Make a commit object that is `parent` (None: nothing) with `files` changed, and return its id.
+        """Make a commit object that is `parent` (None: nothing) with `files` changed, and return its id."""
+        return self.committing_files(parent, files, message)()
+
+    def committing_files(self, parent: str | None, files: Iterable[File], message: str) -> Callable[[], str]:
+        """Begin what `commit_files` does; call what is returned for the id, once the objects are there.
 
         One `git unpack-objects` writes blobs, trees and commit; no more of the parent is read than the folders of
         `files`. Nothing refers to the commit yet, no hook runs, and it is not signed.
@@ -338,9 +342,14 @@ class Git:
         lines = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
         head = os.fsencode("\n".join([*lines, f"author {who}", f"committer {who}", "", ""]))
         commit = new.add("commit", head + message.encode(errors="surrogateescape"))
-        self.ask("unpack-objects", "-q", stdin=new.encode())
-        self._reader.learn(f"{commit}^{{tree}}", tree)
-        return commit
+        unpacked = self._checking("unpack-objects", "-q", stdin=new.encode())
+
+        def written() -> str:
+            unpacked()
+            self._reader.learn(f"{commit}^{{tree}}", tree)
+            return commit
+
+        return written
 
     def _tree_object(self, oid: str) -> bytes:
         data = self.blobs([oid])[0]

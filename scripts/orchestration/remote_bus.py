@@ -5,6 +5,7 @@ branch follows only when they have landed, so that a lost claim needs no undo. A
 remote is read again before anything is decided: "push failed" does not mean "did not land".
 """
 
+from collections.abc import Callable
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -146,11 +147,11 @@ class RemoteBus:
         """Ask for the configuration that reaching the remote depends on."""
         return fingerprint.asked(self._git, self.remote.name)
 
-    def offer(self, claim: Claim, now: State) -> str:
-        """Build the claim's commit; nothing refers to it yet."""
+    def offer(self, claim: Claim, now: State) -> Callable[[], str]:
+        """Begin to build the claim's commit; nothing refers to it yet."""
         after = state.running(now, claim.token, claim.base, datetime.fromisoformat(claim.claimed_at))
         after = replace(after, branch=self.branch)
-        return self._commit(claim.base, now, after, skip_ci=self._sync.skip_ci is not SkipCI.NONE)
+        return self._committing(claim.base, now, after, skip_ci=self._sync.skip_ci is not SkipCI.NONE)
 
     def claim(self, claim: Claim, offer: str) -> Claimed | Lost:
         """Publish the claim; also after a crash in the middle of it.
@@ -237,11 +238,14 @@ class RemoteBus:
 
     def stamp(self, parent: str, before: State, after: State, operator: str | None = None) -> HandOff:
         """Build the commit that turns `before` into `after` on `parent`; nothing refers to it yet."""
-        return HandOff(self._commit(parent, before, after, operator, skip_ci=self._sync.skip_ci is SkipCI.ALL), parent)
+        skip_ci = self._sync.skip_ci is SkipCI.ALL
+        return HandOff(self._committing(parent, before, after, operator, skip_ci=skip_ci)(), parent)
 
-    def _commit(self, parent: str, before: State, after: State, operator: str | None = None, *, skip_ci: bool) -> str:
+    def _committing(
+        self, parent: str, before: State, after: State, operator: str | None = None, *, skip_ci: bool
+    ) -> Callable[[], str]:
         text = state.message(before, after, operator=operator, skip_ci=skip_ci)
-        return self._git.commit_files(parent, [File(self._path, data=state.encode(after))], text)
+        return self._git.committing_files(parent, [File(self._path, data=state.encode(after))], text)
 
     def settle(self, hand_off: HandOff, claim: str | None = None) -> Landed | Moved | Conflict | Fenced:
         """Publish a hand-off, and have the local branch follow; a second call after a crash changes nothing.
