@@ -26,7 +26,7 @@ def open_turn(ports: Ports, entry: Idle) -> Step:
 def _others_turn(ports: Ports, now: State) -> Wait | None:
     if ports.role in {None, now.expected_actor}:
         return None
-    return waiting_for(now, "is to run")
+    return waiting_for(now, "is to run")._replace(calm=True)
 
 
 def _claim(ports: Ports, entry: Idle, view: View) -> Claiming:

@@ -18,6 +18,8 @@ from orchestration.turn import STEPS
 
 _BEFORE_THE_AGENT = (Idle, Claiming, Claimed, Routed, Held)
 """Where a stop is immediate; after the agent the turn is handed off first, which takes no time."""
+_CALM = 0.25
+"""Seconds in which a peer that has just claimed its turn is not kept from beginning it."""
 
 
 class Options(NamedTuple):
@@ -149,6 +151,9 @@ class Daemon:
             return Halt(ExitCode.WAITED, "waited", f"waited {self._longest:g} s: {wait.why}", remedy)
         self._tell(ports, wait.why, wait.subject)
         self._rest(pause, until_woken=True)
+        if wait.calm and self._loop.woken:
+            self._loop.woken = False
+            self._rest(_CALM, until_woken=True)
         return None
 
     def _hold_out(self, ports: Ports, trouble: Unreachable) -> Halt | None:

@@ -8,11 +8,13 @@ from orchestration.errors import ExitCode
 class Wait(NamedTuple):
     """Nothing can be done here now, and why; a look later may show otherwise.
 
-    A person is told once of what has the same `subject`.
+    A person is told once of what has the same `subject`. Where the wait is `calm`, what wakes us first is the peer's
+    claim, after which nothing is ours to do.
     """
 
     why: str
     subject: str
+    calm: bool = False
 
 
 class Place(NamedTuple):
