@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from cast import says
+from cast import claude, says
 from conftest import DOOR, Project
 from orchestration import presets
 from orchestration.agents import Agent
@@ -219,7 +219,12 @@ def test_an_agent_that_is_stopped_is_not_given_its_prompt_any_more(stage: Stage)
     assert not (stage.folder / "begun").exists()
 
 
-def test_an_agent_that_the_stop_signal_reached_before_us_was_stopped_and_did_not_fail(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("said", "why", "stopped"), [("true", Why.STOPPED, ["stop"]), (claude("s-1", 0.5), Why.GRACE, [])]
+)
+def test_an_agent_that_the_stop_signal_reached_before_us_was_stopped_unless_it_had_said_how_it_went(
+    stage: Stage, said: str, why: Why, stopped: list[str]
+) -> None:
     seen: list[bool] = []
     told: list[str] = []
     with Loop(SystemClock()) as loop:
@@ -228,11 +233,12 @@ def test_an_agent_that_the_stop_signal_reached_before_us_was_stopped_and_did_not
             seen.append(bool(loop.children()))
             return int(any(seen) and not seen[-1])  # not before the agent has ended
 
-        result = stage.runner(loop, stop_wanted=stop_wanted).run(
-            stage.job("kill -TERM $$"), lambda: told.append("stop")
-        )
+        job = stage.job(f"{said}\nkill -TERM $$")
+        job = job._replace(agent=replace(job.agent, preset=presets.load()["claude"]))
+        result = stage.runner(loop, stop_wanted=stop_wanted).run(job, lambda: told.append("stop"))
 
-    assert (result.completed.why, told) == (Why.STOPPED, ["stop"])
+    assert (result.completed.why, told) == (why, stopped)
+    assert (result.outcome.failure is None) == (why is Why.GRACE)
 
 
 def test_a_stop_that_comes_after_the_agents_end_interrupts_nothing(stage: Stage) -> None:

@@ -22,6 +22,7 @@ from orchestration.journal import Attempts, Claimed, Held, Outcome, Ran, Routed,
 from orchestration.ports import Ports, Step
 from orchestration.process import Why
 from orchestration.prompt_context import USER_INPUT, Facts, block, interrupted
+from orchestration.recall import recalled
 from orchestration.router import Decision, RouteError, route, wants_override
 from orchestration.runner import Invocation, Result
 from orchestration.state import Failure
@@ -29,28 +30,24 @@ from orchestration.workspace import require_own_folder
 
 
 def choose_prompt(ports: Ports, entry: Claimed) -> Step:
-    """Route the turn; the router prompt, if there is one, is run first. No prompt fails the turn."""
-    claim, routes = entry.turn.claim, ports.routes
-    override = None
+    """Route the turn; the router prompt, if there is one, is run first."""
+    if wants_override(ports.routes, entry.turn.claim.actor) and ports.routes.router:
+        return _begun(ports, entry.turn, None)
+    return _routed(ports, entry.turn, None)
+
+
+def _routed(ports: Ports, turn: Turn, override: str | None) -> Routed | Ran:
+    """Return the turn with its prompt, of which the router prompt may have said `override`; no prompt fails it."""
+    claim = turn.claim
     try:
-        if wants_override(routes, claim.actor) and routes.router:
-            entry = Claimed(ports.work.go_on(entry.turn))
-            ports.journal.write(entry)  # an agent is about to run: a restart must find its stamp
-            result = _run(ports, entry.turn, routes.router, f"asked to route iteration {claim.iteration}", lambda: None)
-            if result.completed.why is Why.STOPPED:
-                turn = _stopped(entry.turn, result)
-                return fenced(ports, turn, None, ports.lost) if ports.lost else Claimed(turn)
-            if result.outcome.failure:
-                return _tried(ports, entry.turn, None, result)
-            spent = after(entry.turn.attempts, result.tried.ending).used
-            entry = Claimed(replace(entry.turn, attempts=Attempts(used=spent), interrupted=False))
-            override = result.said
-        decision = route(claim.actor, claim.iteration, routes, override, lambda name: _prompt(ports, name).is_file())
+        decision = route(
+            claim.actor, claim.iteration, ports.routes, override, lambda name: _prompt(ports, name).is_file()
+        )
     except RouteError as error:
         failure = Failure(reason=f"{error.message}; {error.remedy}", code=error.code)
-        return Ran(entry.turn, None, Outcome(failure=failure))
+        return Ran(turn, None, Outcome(failure=failure))
     failpoints.hit("turn.routed")
-    return Routed(entry.turn, decision)
+    return Routed(turn, decision)
 
 
 def _prompt(ports: Ports, name: str) -> Path:
@@ -58,11 +55,41 @@ def _prompt(ports: Ports, name: str) -> Path:
 
 
 def begin_agent(ports: Ports, entry: Routed) -> Step:
+    """Begin the run of the turn's own agent."""
+    return _begun(ports, entry.turn, entry.decision)
+
+
+def _begun(ports: Ports, turn: Turn, decision: Decision | None) -> Running:
     """Note that an agent of this process is about to run; what it needs is there, and no older run's exit code."""
-    _prepare(ports, entry.turn, entry.decision.prompt)
-    turn = ports.work.go_on(entry.turn)
+    prompt = _prompt_of(ports, decision)
+    agent, _ = _prepare(ports, turn, prompt)
+    turn = ports.work.go_on(turn)
     ports.runner.forget(turn.claim)
-    return Running(turn, entry.decision, ports.process, ports.boot_id, iso(ports.clock.now()))
+    log = _log(ports.reports.begin_turn(turn.claim, prompt))
+    return Running(
+        turn,
+        decision,
+        ports.process,
+        ports.boot_id,
+        iso(ports.clock.now()),
+        understood=agent.preset is not None,
+        log=str(log),
+        offset=log.stat().st_size if log.is_file() else 0,
+    )
+
+
+def _log(base: Path) -> Path:
+    return base.with_name(f"{base.name}.log")
+
+
+def _prompt_of(ports: Ports, decision: Decision | None) -> str:
+    """Return the prompt to run: without a decision, the one that chooses."""
+    return decision.prompt if decision else ports.routes.router or ""
+
+
+def _before_agent(turn: Turn, decision: Decision | None) -> Claimed | Routed:
+    """Return where a turn stands whose agent is to run again."""
+    return Routed(turn, decision) if decision else Claimed(turn)
 
 
 def run_agent(ports: Ports, entry: Running) -> Step:
@@ -70,13 +97,14 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     if entry.process != ports.process:
         return _after_death(ports, entry)
     turn, decision = entry.turn, entry.decision
-    again = Routed(replace(turn, interrupted=True), decision)
-    result = _run(ports, turn, decision.prompt, decision.reason, lambda: ports.journal.write(again))
+    reason = decision.reason if decision else f"asked to route iteration {turn.claim.iteration}"
+    again = _before_agent(replace(turn, interrupted=True), decision)
+    result = _run(ports, turn, _prompt_of(ports, decision), reason, lambda: ports.journal.write(again))
     if result.completed.why is Why.STOPPED and ports.lost:
         return fenced(ports, _stopped(turn, result), None, ports.lost)
     if result.completed.why is Why.STOPPED:
         left = ports.work.keep(turn, "interrupted")
-        return Routed(replace(_stopped(turn, result), interrupted=True, stopped=left), decision)
+        return _before_agent(replace(_stopped(turn, result), interrupted=True, stopped=left), decision)
     failpoints.hit("turn.ran")
     return _tried(ports, turn, decision, result)
 
@@ -86,10 +114,17 @@ def _stopped(turn: Turn, result: Result) -> Turn:
     return replace(turn, attempts=replace(after(turn.attempts, result.tried.ending), made=turn.attempts.made))
 
 
-def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) -> Ran | Held:
-    """Return what follows an attempt: the turn's end, or another attempt on the tree as it was left."""
+def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) -> Ran | Held | Routed:
+    """Return what follows an attempt: the turn's end, or another attempt on the tree as it was left.
+
+    What follows a router prompt's success is the turn's own agent.
+    """
     before, now = turn.attempts, ports.clock.now()
-    ended = Ran(replace(turn, attempts=after(before, result.tried.ending)), decision, result.outcome)
+    spent = after(before, result.tried.ending)
+    if decision is None and result.outcome.failure is None:
+        turn = replace(turn, attempts=Attempts(used=spent.used), interrupted=False)
+        return _routed(ports, turn, result.said)
+    ended = Ran(replace(turn, attempts=spent), decision, result.outcome)
     following = again(result.tried, before, ports.config.limits, now, random.random())  # noqa: S311 - a pause's length
     if result.outcome.failure is None or following is None:
         return ended
@@ -128,32 +163,43 @@ def hold(ports: Ports, entry: Held) -> Step:
     fence = ports.bus.holds(entry.turn.claim)  # hours may have passed, and a machine that sleeps shows no life
     if fence:
         return fenced(ports, entry.turn, None, fence.why)
-    return Routed(entry.turn, entry.decision) if entry.decision else Claimed(entry.turn)
+    return _before_agent(entry.turn, entry.decision)
 
 
 def _after_death(ports: Ports, entry: Running) -> Step:
     """Go on after a daemon died while its agent ran.
 
-    An agent that ended by itself is not run again. Otherwise the tree is kept and the turn runs again for the same
-    claim; too many unclean deaths fail it. A reboot does not count.
+    An agent of which it is known how its run ended is not run again for that. Otherwise the tree is kept and the turn
+    runs again for the same claim; too many unclean deaths fail it. A reboot does not count.
     """
-    code = ports.runner.witnessed(entry.turn.claim)
-    if code is not None:
-        failure = Failure(
-            reason=f"the agent ended with exit code {code} while its daemon was being killed",
-            exit_code=code,
-            code="agent-failed",
+    turn, decision = entry.turn, entry.decision
+    result = recalled(ports.runner, entry, _agent(ports, turn, _prompt_of(ports, decision)))
+    if result.completed.why is not Why.STOPPED:
+        ports.tell(
+            "agent-ended", f"{turn.name}: its agent had ended ({result.tried.ending.reason}); going on from there"
         )
-        ports.tell("agent-ended", f"{entry.turn.name}: the agent had ended with exit code {code}; going on from there")
-        return Ran(entry.turn, entry.decision, Outcome(failure=failure if code else None, exit_code=code))
-    ports.work.keep(entry.turn, "the daemon died")
-    reruns = entry.turn.reruns + (entry.boot_id == ports.boot_id)
+        return _tried(ports, turn, decision, result)
+    ports.work.keep(turn, "the daemon died")
+    reruns = turn.reruns + (entry.boot_id == ports.boot_id)
+    turn = replace(_stopped(turn, result), reruns=reruns, interrupted=True)
     if reruns > ports.config.limits.interrupted_reruns:
         failure = Failure(
             reason=f"the daemon died {reruns} times while the agent ran (limits.interrupted_reruns)", code="interrupted"
         )
-        return Ran(entry.turn, entry.decision, Outcome(failure=failure))
-    return Routed(replace(entry.turn, reruns=reruns, interrupted=True), entry.decision)
+        return Ran(turn, decision, Outcome(failure=failure))
+    return _before_agent(turn, decision)
+
+
+def _agent(ports: Ports, turn: Turn, prompt: str) -> Agent:
+    """Return who runs a prompt of the turn.
+
+    Raises:
+        UsageError: the agent cannot be started.
+
+    """
+    actor, other, ground = turn.claim.actor, turn.attempts.agent, (ports.workspace.root, ports.environment)
+    chosen = choose(ports.config, actor, prompt, *ground)
+    return named(other, ports.config, actor, *ground) if other else chosen
 
 
 def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
@@ -164,9 +210,7 @@ def _prepare(ports: Ports, turn: Turn, prompt: str) -> tuple[Agent, bytes]:
         OSError: the prompt cannot be read.
 
     """
-    actor, other, ground = turn.claim.actor, turn.attempts.agent, (ports.workspace.root, ports.environment)
-    chosen = choose(ports.config, actor, prompt, *ground)
-    agent = named(other, ports.config, actor, *ground) if other else chosen
+    agent = _agent(ports, turn, prompt)
     note = interrupted() if turn.interrupted else ""
     return agent, _prompt(ports, prompt).read_bytes() + note.encode()
 
@@ -187,7 +231,7 @@ def _run(ports: Ports, turn: Turn, prompt: str, reason: str, before_stop: Callab
     base = ports.reports.begin_turn(claim, prompt)
     asked = hashlib.sha256(text).hexdigest()
     text += _context(ports, turn, prompt)
-    log = base.with_name(f"{base.name}.log")
+    log = _log(base)
     ports.emit(
         TurnStarted(
             iteration=claim.iteration, actor=claim.actor, prompt=prompt, reason=reason, agent=agent.name, log=str(log)

@@ -9,7 +9,6 @@ from orchestration.endings import Ending, Kind
 from orchestration.journal import Outcome
 from orchestration.outcomes import Reader
 from orchestration.process import Completed
-from orchestration.reports import RawLog
 from orchestration.state import Failure
 
 _MEMORY = 64 << 10
@@ -48,15 +47,17 @@ class Hearing:
 
     Args:
         agent: whose output it is.
-        log: takes every byte of it.
-        log_path: where that lies, for a person.
+        keep: takes every byte of it.
+        log_path: where that is kept, for a person.
         show: takes what a person should see of it: of an agent whose events are understood, not these.
 
     """
 
-    def __init__(self, agent: Agent, log: RawLog, log_path: str, show: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, agent: Agent, keep: Callable[[bytes], None], log_path: str, show: Callable[[bytes], None]
+    ) -> None:
         self._agent = agent
-        self._log = log
+        self._keep = keep
         self._log_path = log_path
         self._show = show
         self._reader = Reader(agent.preset)
@@ -69,7 +70,7 @@ class Hearing:
 
     def __call__(self, name: str, data: bytes) -> bool:
         """Take what came on a stream; return whether it was progress."""
-        self._log.write(data)
+        self._keep(data)
         stream = cast("Literal['stdout', 'stderr']", name)
         progress = self._reader.feed(stream, data)
         if self._agent.preset is None or name == "stderr":

@@ -167,13 +167,20 @@ class Routed(msgspec.Struct, frozen=True, tag="routed"):
 
 
 class Running(msgspec.Struct, frozen=True, tag="running"):
-    """The agent runs, started by `process` (a random name of one daemon process) in the boot `boot_id`."""
+    """The agent runs, started by `process` (a random name of one daemon process) in the boot `boot_id`.
+
+    Without a decision it is the router prompt's. What it prints stands in the raw log `log` from `offset` on; that says
+    how it went, where its events are `understood`.
+    """
 
     turn: Turn
-    decision: Decision
+    decision: Decision | None
     process: str
     boot_id: str
     started_at: str
+    understood: bool = False
+    log: str = ""
+    offset: int = 0
 
 
 class Held(msgspec.Struct, frozen=True, tag="held"):
@@ -254,11 +261,9 @@ def must_be_kept(entry: Entry) -> bool:
     """
     if isinstance(entry, Claiming):
         return entry.uncommitted or entry.offer != entry.claim.base
-    if isinstance(entry, Claimed):
-        return entry.turn.attempts != Attempts()
-    if isinstance(entry, Routed):
-        paid = entry.decision.source is Source.OVERRIDE or entry.turn.attempts != Attempts()
-        return paid or entry.turn.stopped is not None
+    if isinstance(entry, Claimed | Routed):
+        chosen = isinstance(entry, Routed) and entry.decision.source is Source.OVERRIDE
+        return chosen or entry.turn.attempts != Attempts() or entry.turn.stopped is not None
     return not isinstance(entry, Checked)
 
 

@@ -32,7 +32,8 @@ from orchestration.journal import (
     claim_of,
     turn_of,
 )
-from orchestration.process import Loop
+from orchestration.process import Loop, Why
+from orchestration.recall import recalled
 from orchestration.router import Decision, route, wants_override
 from orchestration.runner import Runner
 from orchestration.settings import Config, Leftovers
@@ -112,7 +113,7 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         iteration=state.iteration,
         actor=actor,
         goes_on=claim is not None,
-        agent_ended=_agent_ended(place, loop, entry),
+        agent_ended=_agent_ended(place, loop, entry, agent),
         prompt=prompt,
         reason=reason,
         agent=agent.name,
@@ -150,11 +151,11 @@ def _decision(entry: Entry) -> Decision | None:
     return entry.decision if isinstance(entry, Routed | Running | Ran | Judged | Checked) else None
 
 
-def _agent_ended(place: Workspace, loop: Loop, entry: Entry) -> bool:
-    """Tell whether the turn's agent is not run again: it has ended, if only its exit code says so."""
+def _agent_ended(place: Workspace, loop: Loop, entry: Entry, agent: Agent) -> bool:
+    """Tell whether the turn's agent is not run again: it has ended, if only its exit code or its log says so."""
     if isinstance(entry, Running):
         runner = Runner(loop, place, {}, lambda _: None, lambda: 0)
-        return runner.witnessed(entry.turn.claim) is not None
+        return recalled(runner, entry, agent).completed.why is not Why.STOPPED
     return isinstance(entry, Ran | Judged | Checked | Stamped)
 
 

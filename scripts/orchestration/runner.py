@@ -5,7 +5,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -48,7 +48,9 @@ _LOOK = 60.0
 
 Over = TypeVar("Over")
 
-_BY_STOP = {128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)}
+KILLED = 128 + signal.SIGKILL
+BY_STOP = {128 + signal.SIGHUP, 128 + signal.SIGINT, 128 + signal.SIGTERM, KILLED}
+"""Exit codes of an agent that a signal stopped."""
 
 
 def _not_lost() -> bool:
@@ -96,6 +98,13 @@ class _Stop(NamedTuple):
             self.before()
             child.stop()
 
+    def came_first(self, completed: Completed) -> Completed:
+        """Return what a signal comes to that somebody sent to the agent together with us: the same."""
+        if self.hearing.done:
+            return replace(completed, why=Why.GRACE)
+        self.before()
+        return replace(completed, why=Why.STOPPED)
+
 
 class Runner:
     """Runs agents in one workspace.
@@ -140,37 +149,49 @@ class Runner:
         if self._stop_wanted():  # the agent need not even begin
             before_stop()
             job.log.close()
-            return self._result(job, Completed(argv=job.argv, code=128 + signal.SIGTERM, why=Why.STOPPED, seconds=0.0))
+            done = Completed(argv=job.argv, code=128 + signal.SIGTERM, why=Why.STOPPED, seconds=0.0)
+            return self.result(job.agent, done, self._hearing(job))
         record = self._record(job.claim)
         record.unlink(missing_ok=True)
         scratch = _scratch(job.claim)
         scratch.mkdir(mode=0o700, exist_ok=True)
-        hearing = Hearing(job.agent, job.log, job.log_path, self._show)
+        hearing = self._hearing(job)
+        stop = _Stop(hearing, before_stop)
         child = self.loop.spawn(self._request(job, record, scratch), masked := MaskedSink(hearing, self.secrets))
         try:
             failpoints.hit("turn.after_spawn")
             with self._ending_in_time(child, job.agent, hearing) as look:
-                completed = self._serve(child, _Stop(hearing, before_stop), lambda: look() or lost())
+                completed = self._serve(child, stop, lambda: look() or lost())
         except BaseException:
             child.stop()
             if self.loop.wait(child).why is Why.STOPPED:
                 record.unlink(missing_ok=True)  # it did not end: we ended it
             raise
         failpoints.hit("turn.agent_ended")
-        if completed.why is Why.EXITED and completed.code in _BY_STOP and self._stop_wanted():
-            before_stop()  # somebody signalled the agent together with us: it was stopped, it did not fail
-            completed = replace(completed, why=Why.STOPPED)
+        if completed.why is Why.EXITED and completed.code in BY_STOP and self._stop_wanted():
+            completed = stop.came_first(completed)
         masked.close()
         job.log.close()
         shutil.rmtree(scratch, ignore_errors=True)
         require_dead(completed.unkillable)
-        return self._result(job, completed, hearing)
+        return self.result(job.agent, completed, hearing)
 
-    def _result(self, job: Invocation, completed: Completed, hearing: Hearing | None = None) -> Result:
-        hearing = hearing or Hearing(job.agent, job.log, job.log_path, self._show)
-        now = self.loop.clock.now().astimezone(zone(job.agent.env.get("TZ", "UTC")))
-        ending, outcome = hearing.concluded(completed, now)
-        return Result(completed, outcome, hearing.said(ending), Tried(ending, job.agent.name, job.agent.fallback))
+    def _hearing(self, job: Invocation) -> Hearing:
+        return Hearing(job.agent, job.log.write, job.log_path, self._show)
+
+    def result(self, agent: Agent, completed: Completed, hearing: Hearing, heard: datetime | None = None) -> Result:
+        """Return what a run comes to.
+
+        Args:
+            agent: whose it was.
+            completed: what became of the process.
+            hearing: what was heard of it.
+            heard: when the last of that came; None: now.
+
+        """
+        clock = zone(agent.env.get("TZ", "UTC")) if agent.preset else UTC
+        ending, outcome = hearing.concluded(completed, (heard or self.loop.clock.now()).astimezone(clock))
+        return Result(completed, outcome, hearing.said(ending), Tried(ending, agent.name, agent.fallback))
 
     def rest(self, until: datetime, over: Callable[[], Over | None]) -> Over | None:
         """Serve everything until a time of day, or until something says that it is `over`; return what that was."""

@@ -120,7 +120,7 @@ def _progress(entry: Entry) -> Progress | None:
     claim = claim_of(entry)
     if claim is None:
         return None
-    prompt = entry.decision.prompt if isinstance(entry, Running) else None
+    prompt = entry.decision.prompt if isinstance(entry, Running) and entry.decision else None
     waits = (entry.until, entry.why) if isinstance(entry, Held) else (None, None)
     return Progress(claim.actor, claim.iteration, type(entry).__name__.lower(), claim.claimed_at, prompt, *waits)
 
