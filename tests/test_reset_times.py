@@ -47,6 +47,8 @@ SAID = [
     ("try again in 1 hour, 5 minutes and 2 seconds", utc(21, 4, 4, 40)),
     ("Please retry in 1.5s", utc(21, 2, 59, 39) + timedelta(seconds=0.5)),
     ("in 1 week", utc(28, 2, 59, 38)),
+    ("request 1100000000 of 9999999999: resets 3:59am (UTC)", utc(21, 3, 59)),
+    ("request 1100000000: resets at 1795233578", utc(21, 3, 59, 38)),
 ]
 
 
@@ -90,7 +92,14 @@ def test_a_time_of_day_is_that_of_the_clock_also_on_the_day_the_clocks_change() 
         *("resets 3:60am", "resets 3am (Atlantis/Poseidonis)", "resets 3am (America)", "resets 3am (../../etc)"),
         *("1100000000", "2026-11-20T00:00:00Z", "2026-13-45T00:00:00Z"),
         *("Nov 20th, 2026 2:21 PM", "resets Nov 20, 2pm (UTC)", "resets Feb 30, 2pm", "Nov 0, 2pm", "in 0 seconds"),
-        *("999999 weeks 999999 weeks", "30,000 input tokens per minute", "request 0123456789ab", "v1.22.333:4"),
+        *(
+            "999999 weeks 999999 weeks",
+            "resets Dec 31, 9999 11:59pm (America/New_York)",
+            "9999999999",
+            "30,000 input tokens per minute",
+            "request 0123456789ab",
+            "v1.22.333:4",
+        ),
     ],
 )
 def test_rubbish_and_what_has_passed_is_no_time(text: str) -> None:

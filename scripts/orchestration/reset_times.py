@@ -25,6 +25,8 @@ _SPAN = re.compile(
     rf"(?<![\w.:])(?:{re.sub(r'[?]P<[a-z]+>', '?:', _PART)}(?![a-z])(?:,? ?(?:and )?))+(?![\w:])", re.IGNORECASE
 )
 _DAY = timedelta(days=1)
+_FAR = timedelta(days=92)
+"""Longer than any limit: ten digits that say so, or a time that has passed, are something else, such as a request's."""
 _MINUTE = timedelta(minutes=1)
 
 
@@ -41,11 +43,10 @@ def read(text: str, now: datetime) -> datetime | None:
     text = text[:_LONGEST]
     for reader in (_epoch, _iso, _date, _span, _time):
         try:
-            found = next(reader(text, now), None)
+            found = next((found.astimezone(UTC) for found in reader(text, now)), None)
         except (ValueError, OverflowError, LookupError, OSError):  # no such hour, day, year or zone
             return None
         if found:
-            found = found.astimezone(UTC)
             return found if found > now else None
     return None
 
@@ -60,9 +61,9 @@ def zone(name: str) -> tzinfo:
     return UTC if name.upper() in {"UTC", "GMT", "Z"} else ZoneInfo(name)
 
 
-def _epoch(text: str, _: datetime) -> Iterator[datetime]:
-    if found := _EPOCH.search(text):
-        yield datetime.fromtimestamp(int(found[1]), UTC)
+def _epoch(text: str, now: datetime) -> Iterator[datetime]:
+    moments = (datetime.fromtimestamp(int(found[1]), UTC) for found in _EPOCH.finditer(text))
+    yield from (moment for moment in moments if now < moment < now + _FAR)
 
 
 def _iso(text: str, now: datetime) -> Iterator[datetime]:
