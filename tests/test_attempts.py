@@ -78,7 +78,7 @@ def test_attempts_are_bounded_and_no_pause_is_longer_than_a_limit_is_slept_out(
         limited = kind in {Kind.USAGE_LIMIT, Kind.RATE_LIMIT}
         reset = now + timedelta(seconds=left) if limited and left is not None else None
         following = again(failed(kind, reset=reset), before, limits, now, luck)
-        counted += not (kind is Kind.USAGE_LIMIT and reset)
+        counted += not (kind is Kind.USAGE_LIMIT and left and min(left + 60 * luck, longest) > 300)
         assert (following is None) == (counted >= attempts)
         if following is None:
             return
@@ -88,6 +88,13 @@ def test_attempts_are_bounded_and_no_pause_is_longer_than_a_limit_is_slept_out(
         assert reset is None or following.until <= reset + timedelta(seconds=60)
         assert following.attempts.counted == counted
         before, now = following.attempts, following.until
+
+
+def test_a_usage_limit_that_always_ends_in_a_moment_counts() -> None:
+    before, made = Attempts(), 1
+    while following := again(failed(Kind.USAGE_LIMIT, reset=NOW + timedelta(seconds=1)), before, LIMITS, NOW, 0.5):
+        before, made = following.attempts, made + 1
+    assert made == LIMITS.attempts
 
 
 def test_who_is_cut_off_from_its_provider_loses_no_attempt_for_as_long_as_a_limit_is_slept_out() -> None:
@@ -332,6 +339,22 @@ def test_a_sleep_outlives_its_daemon_and_no_agent_runs_before_its_end(
     assert later(cast, monkeypatch, ahead=6 * 3600) == 0
     assert len(cast.ran()) == 2
     assert cast.record()["attempts"] == 2
+
+
+def test_an_end_that_was_noted_by_a_clock_that_was_ahead_is_not_slept_out_for_years(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_LOOK", 0.001)
+    stop = ": >.git/orchestration/control/stop"
+    cast.agent(f"{stop}\n{limited('in 5 hours')}", codex_ok())
+    assert cast.project.call("run", "--once", "--agent", "fake") == 0
+    file = cast.project.path / ".git/orchestration/journal.json"
+    file.write_text(file.read_text().replace(cast.entry()["until"], "2126-01-01T00:00:00Z"))
+
+    assert later(cast, monkeypatch, ahead=0) == 0
+    (waits,) = said(cast, "waiting")
+    until = datetime.fromisoformat(waits["why"].rpartition(" ")[2])
+    assert timedelta(hours=7) < until - datetime.fromisoformat(waits["at"]) <= timedelta(hours=8, minutes=1)
 
 
 def until_waits(daemon: subprocess.Popen[str]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from orchestration import failpoints
 from orchestration.agents import Agent, choose, named
-from orchestration.attempts import after, again
+from orchestration.attempts import OVERDUE, after, again
 from orchestration.bus import Fenced
 from orchestration.clock import iso
 from orchestration.events import AttemptEnded, TurnStarted, Waiting
@@ -147,15 +147,20 @@ def _tried(ports: Ports, turn: Turn, decision: Decision | None, result: Result) 
 
 
 def hold(ports: Ports, entry: Held) -> Step:
-    """Wait for the next attempt of the agent, showing life; any stop ends that at once, and the turn goes on later."""
+    """Wait for the next attempt of the agent, showing life; any stop ends that at once, and the turn goes on later.
+
+    A clock that was ahead when the end was noted does not prolong that beyond what a limit is slept out.
+    """
+    longest = timedelta(seconds=ports.config.limits.max_limit_sleep) + OVERDUE
+    until = min(datetime.fromisoformat(entry.until), ports.clock.now() + longest)
     with ports.watched(entry.turn.claim) as lost:
 
         def over() -> Halt | Fenced | None:
             return Fenced(ports.lost or "") if lost() else ports.resting()
 
-        if datetime.fromisoformat(entry.until) > ports.clock.now():
-            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {entry.until}"))
-        found = ports.runner.rest(datetime.fromisoformat(entry.until), over)
+        if until > ports.clock.now():
+            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {iso(until)}"))
+        found = ports.runner.rest(until, over)
     if isinstance(found, Fenced):
         return fenced(ports, entry.turn, None, found.why)
     if isinstance(found, Halt):

@@ -19,9 +19,11 @@ _PAUSES = {
 """Seconds before the second attempt and at most, doubled from one to the next, where the agent does not say when."""
 
 _TAKEN_OVER = {Kind.USAGE_LIMIT, Kind.AUTH, Kind.QUOTA}
-_OVERDUE = 60.0
-"""Seconds after a limit's end within which the next attempt begins: not all of the world's agents at once."""
+OVERDUE = timedelta(minutes=1)
+"""How long after a limit's end within which the next attempt begins: not all of the world's agents at once."""
 _JITTER = 0.25
+_FREE = timedelta(minutes=5)
+"""A usage limit that is said to end sooner counts as an attempt: it might be said again and again."""
 _WORDS = {
     Kind.USAGE_LIMIT: "its usage limit is reached",
     Kind.RATE_LIMIT: "it is asked to be slower",
@@ -87,16 +89,17 @@ def _later(tried: Tried, done: Attempts, limits: LimitSettings, now: datetime, l
     """Return the attempt after a pause: up to the limit's end, if it is known, else ever longer."""
     kind, reset = tried.ending.kind, tried.ending.reset
     longest = timedelta(seconds=limits.max_limit_sleep)
-    free = (kind is Kind.USAGE_LIMIT and reset is not None) or _is_offline(done, longest, now)
-    done = done if free else replace(done, counted=done.counted + 1)
-    if done.counted >= limits.attempts:
-        return None
     if reset is not None:
-        pause = min(max(reset - now, timedelta()) + timedelta(seconds=_OVERDUE * luck), longest)
+        pause = min(max(reset - now, timedelta()) + OVERDUE * luck, longest)
     else:
         first, most = _PAUSES[kind]
         seconds = min(most, first * 2 ** min(done.made - 1, 20)) * (1 + _JITTER * luck)
         pause = min(timedelta(seconds=seconds), longest)
+    slept_out = kind is Kind.USAGE_LIMIT and reset is not None and pause > _FREE
+    free = slept_out or _is_offline(done, longest, now)
+    done = done if free else replace(done, counted=done.counted + 1)
+    if done.counted >= limits.attempts:
+        return None
     return Again(done, now + pause, f"{tried.agent}: {_WORDS[kind]} ({tried.ending.reason})")
 
 
