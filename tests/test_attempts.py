@@ -169,6 +169,14 @@ def test_what_a_session_counts_through_is_counted_once() -> None:
     assert spent((None, None), ("a", None)) is None
 
 
+def test_tokens_whose_cost_nobody_told_stay_so_beside_those_that_have_one() -> None:
+    free, unknown = Usage(cost_usd=0.0, input_tokens=5), Usage(input_tokens=60)
+    for runs in ([("a", free), ("b", unknown)], [("b", unknown), ("a", free)]):
+        used = spent(*runs, ("b", unknown))
+        assert used == Usage(cost_usd=0.0, input_tokens=125, unpriced=120)
+        assert used.without_cost == 120
+
+
 def test_the_count_of_one_session_is_not_taken_for_anothers() -> None:
     assert spent(("a", told(2, 10)), ("b", None), ("b", told(3, 10))) == told(5, 20)
 

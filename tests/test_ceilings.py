@@ -2,10 +2,12 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from conftest import Capture, Project, person, script
+from orchestration import files
 from orchestration.ceilings import Meter
 from orchestration.endings import Usage
 from orchestration.errors import Refused
@@ -81,6 +83,34 @@ def test_a_day_ends_at_midnight_and_a_limit_that_may_be_passed_counts_on_from_th
     assert code_of(meter) is None
     meter.charge("c", Usage(cost_usd=0.2), TODAY, stalled=None)
     assert code_of(meter) == "limit-day-cost"
+
+
+def test_a_clock_that_goes_back_over_midnight_forgets_nothing_that_was_spent(tmp_path: Path) -> None:
+    meter = Meter(tmp_path / "counters.json", LimitSettings(day_cost=1.0))
+    meter.charge("a", Usage(cost_usd=0.6), TODAY, stalled=None)
+    meter.charge("b", Usage(cost_usd=0.6), TODAY - timedelta(days=1), stalled=None)
+    assert (code_of(meter), code_of(meter, TODAY - timedelta(days=1))) == ("limit-day-cost", "limit-day-cost")
+
+
+def test_a_turn_that_is_counted_while_a_limit_is_let_pass_stays_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, limits = tmp_path / "counters.json", LimitSettings(day_tokens=5)
+    Meter(path, limits).charge("a", Usage(input_tokens=5), TODAY, stalled=None)
+    write, used = files.replace, Usage(input_tokens=7)
+    daemon = Thread(target=lambda: Meter(path, limits).charge("b", used, TODAY, stalled=None))
+
+    def meanwhile(path: Path, data: bytes) -> None:
+        if not daemon.ident:
+            daemon.start()
+            daemon.join(0.3)
+        write(path, data)
+
+    monkeypatch.setattr(files, "replace", meanwhile)
+    assert Meter(path, limits).forgive(TODAY)
+    daemon.join()
+    counted = Meter(path, limits).read(TODAY)
+    assert (counted.nonce, counted.today.tokens, counted.forgiven.tokens) == ("b", 12, 5)
 
 
 def test_turns_in_a_row_that_change_nothing_are_counted_until_one_does(tmp_path: Path) -> None:

@@ -400,7 +400,7 @@ def test_a_cost_counts_through_a_session_and_tokens_do_not() -> None:
 def test_usage_adds_up_and_a_count_that_begins_anew_is_taken_as_it_is() -> None:
     mine, other = Usage(cost_usd=0.5, input_tokens=3), Usage(input_tokens=4, output_tokens=1)
 
-    assert mine.plus(other) == other.plus(mine) == Usage(cost_usd=0.5, input_tokens=7, output_tokens=1)
+    assert mine.plus(other) == other.plus(mine) == Usage(cost_usd=0.5, input_tokens=7, output_tokens=1, unpriced=5)
     assert mine.since(other, ("input_tokens", "cost_usd")) == mine
     assert other.since(mine, ("input_tokens", "cost_usd")) == Usage(input_tokens=1, output_tokens=1)
 

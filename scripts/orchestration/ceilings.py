@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock
 from msgspec.structs import replace
 
 from orchestration import files
@@ -17,6 +18,8 @@ from orchestration.halt import Halt
 from orchestration.settings import LimitSettings
 
 _NOTHING = Usage()
+_PATIENCE = 10.0
+"""Seconds for another process that counts."""
 
 
 class Spent(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +37,7 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
             turns=self.turns + 1,
             cost_usd=self.cost_usd + (mine.cost_usd or 0.0),
             tokens=self.tokens + mine.tokens,
-            unpriced=self.unpriced + (mine.tokens if mine.cost_usd is None else 0),
+            unpriced=self.unpriced + mine.without_cost,
         )
 
 
@@ -68,7 +71,7 @@ class Meter:
         """What this process has used."""
 
     def read(self, now: datetime) -> Counters:
-        """Return what is counted, of the day that it is.
+        """Return what is counted, of the day that it is; no clock that went back begins an earlier one.
 
         Raises:
             Refused: the file cannot be understood: what was spent is not guessed.
@@ -85,7 +88,7 @@ class Meter:
                 remedy=f"to begin anew: mv {self._path} {self._path}.bad",
             ) from None
         today = iso(now).partition("T")[0]
-        return counted if counted.day == today else replace(counted, day=today, today=Spent(), forgiven=Spent())
+        return counted if counted.day >= today else replace(counted, day=today, today=Spent(), forgiven=Spent())
 
     def charge(self, nonce: str, used: Usage | None, now: datetime, *, stalled: bool | None) -> None:
         """Count a turn that has ended, if it is not counted yet.
@@ -97,22 +100,28 @@ class Meter:
             stalled: whether it succeeded and changed nothing; None: that says nothing.
 
         """
-        counted = self.read(now)
-        if counted.nonce == nonce:
-            return
-        self.run = self.run.plus(used)
-        row = counted.stalled if stalled is None else counted.stalled + 1 if stalled else 0
-        after = replace(counted, nonce=nonce, turn=Spent().plus(used), today=counted.today.plus(used), stalled=row)
-        files.replace(self._path, msgspec.json.encode(after))
+        with self._alone():
+            counted = self.read(now)
+            if counted.nonce == nonce:
+                return
+            self.run = self.run.plus(used)
+            row = counted.stalled if stalled is None else counted.stalled + 1 if stalled else 0
+            after = replace(counted, nonce=nonce, turn=Spent().plus(used), today=counted.today.plus(used), stalled=row)
+            files.replace(self._path, msgspec.json.encode(after))
 
     def forgive(self, now: datetime) -> bool:
         """Let what was reached pass; return whether anything was."""
-        reached = self.reached(now) is not None
-        if reached:
+        if self.reached(now) is None:
+            return False
+        with self._alone():
             counted = self.read(now)
             after = replace(counted, turn=Spent(), forgiven=counted.today, stalled=0)
             files.replace(self._path, msgspec.json.encode(after))
-        return reached
+        return True
+
+    def _alone(self) -> FileLock:
+        """Return the lock with which the file is read and written: `resume` and a daemon may meet."""
+        return FileLock(self._path.with_suffix(".lock"), timeout=_PATIENCE)
 
     def reached(self, now: datetime) -> Halt | None:
         """Return that a ceiling is reached, and which."""

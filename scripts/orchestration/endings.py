@@ -34,18 +34,23 @@ class Kind(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run used, as its agent counts: `cost_usd` in US dollars, None if it does not say; the others in tokens."""
+    """What a run used, as its agent counts: `cost_usd` in US dollars, None if it does not say; the others in tokens.
+
+    `unpriced`: of a sum with a cost, the tokens whose cost nobody told.
+    """
 
     cost_usd: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    unpriced: int = 0
 
     def plus(self, other: "Usage") -> "Usage":
         """Return the sum; a cost that only one of them knows is the sum's."""
         mine, others = msgspec.structs.asdict(self), msgspec.structs.asdict(other)
-        return replace(self, **{name: _sum(mine[name], others[name]) for name in mine})
+        total = replace(self, **{name: _sum(mine[name], others[name]) for name in mine})
+        return total if total.cost_usd is None else replace(total, unpriced=self.without_cost + other.without_cost)
 
     def since(self, earlier: "Usage", cumulative: Collection[str]) -> "Usage":
         """Return what came on top of `earlier`, another run of the same session, in the fields that it counts through.
@@ -59,6 +64,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     def tokens(self) -> int:
         """What it read and wrote, as its agent counts: some count what a cache gave, some do not."""
         return self.input_tokens + self.output_tokens
+
+    @property
+    def without_cost(self) -> int:
+        """The tokens whose cost nobody told."""
+        return self.tokens if self.cost_usd is None else self.unpriced
 
 
 Count = float | int | None
