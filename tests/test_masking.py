@@ -220,6 +220,19 @@ def test_what_an_agent_prints_of_its_own_secrets_reaches_no_file_and_no_screen(
 
 
 @pytest.mark.usefixtures("ralphs_turn")
+def test_a_secret_that_the_configuration_gives_an_agent_is_one_too(project: Project, capfd: Capture) -> None:
+    text = {"agents": {"mine": {"command": [project.agent(PRINTS + "exit 9")], "env": {"MY_API_KEY": MINE}}}}
+    project.write("orchestration.yaml", json.dumps(text))
+    project.commit("an agent")
+    before = places(project)
+    assert project.call("run", "-n", "1", "--agent", "mine") == 4
+    told = capfd.readouterr()
+    assert "my key is ***" in told.out
+    assert MINE not in told.out + told.err + project.git("show", "HEAD")
+    assert places(project) == before, "the person's own file"
+
+
+@pytest.mark.usefixtures("ralphs_turn")
 def test_masking_can_be_switched_off(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", MINE)
     assert project.call("run", "-n", "1", "-q", "-c", "logs.mask=false", "--agent", project.agent(PRINTS)) == 0

@@ -166,6 +166,14 @@ class Mask:
         return at
 
 
+def masked(data: bytes, secrets: Sequence[bytes] | None) -> bytes:
+    """Return a whole text without secrets; where these are None, as it is."""
+    if secrets is None:
+        return data
+    mask = Mask(secrets)
+    return mask.feed(data) + mask.close()
+
+
 class MaskedSink:
     """Takes what comes from the streams of a child, and passes it on without secrets.
 

@@ -31,6 +31,7 @@ from orchestration.heart import Heart
 from orchestration.journal import Idle, Journal, claim_of
 from orchestration.local_bus import LocalBus
 from orchestration.lock import held
+from orchestration.masking import known, masked
 from orchestration.no_work import NoWork
 from orchestration.notify import Notifier
 from orchestration.ports import Ports
@@ -104,7 +105,8 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             commits=_commits(place, bus, options),
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
-        runner.secrets = runner.secrets if config.logs.mask else None
+        given = [git.environment, *(made.env for made in config.agents.values())]
+        runner.secrets = [secret for each in given for secret in known(each)] if config.logs.mask else None
         outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
         notifier.warn = partial(ports.tell, "notify")
@@ -273,6 +275,7 @@ class _Outside:
             "config": msgspec.to_builtins(config),
             "sources": self.resolved.sources,
         }
+        facts = msgspec.json.decode(masked(msgspec.json.encode(facts), self.runner.secrets))
         folder, now = self.place.root / config.logs_dir, self.git.loop.clock.now()
         return Reports(folder, started.branch, now, facts, partial(self._tell, "log-lost"), config.logs.keep)
 
