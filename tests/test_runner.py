@@ -125,6 +125,13 @@ echo '### Turn Summary'; echo 'did it'
     assert b"noise\n" in raw
 
 
+def test_a_bare_executable_may_have_any_clock(stage: Stage) -> None:
+    job = stage.job('test "$TZ" = :/etc/localtime')
+    with Loop(SystemClock()) as loop:
+        job = job._replace(agent=replace(job.agent, env={"TZ": ":/etc/localtime"}))
+        assert stage.runner(loop).run(job, unasked).outcome.failure is None
+
+
 def test_a_failure_says_its_cause_and_keeps_the_last_lines_of_both_streams(stage: Stage) -> None:
     with Loop(SystemClock()) as loop:
         result = stage.runner(loop).run(stage.job("seq 100; echo last >&2; exit 3"), unasked)
