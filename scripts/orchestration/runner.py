@@ -24,24 +24,8 @@ from orchestration.process import Child, Completed, Loop, Request, Why
 from orchestration.reaper import STAMP
 from orchestration.reports import RawLog
 from orchestration.reset_times import zone
+from orchestration.witness import noted, witnessed
 from orchestration.workspace import Workspace
-
-# The agent's parent: it notes the exit code where a new daemon finds it, so that an agent which ended while its daemon
-# was being killed does not run again. A code other than 0 counts only while the daemon lives: an agent whose daemon
-# died may have failed of that alone (its pipes were closed). A daemon is dead from PF_EXITING (4) on, which the kernel
-# sets before it closes the pipes; its pid answers for a while longer.
-_WITNESS = """
-record=$1; shift; stopped=
-trap 'stopped=1' HUP INT QUIT USR1 USR2 TERM
-[ "$stopped" ] && exit 143  # before the agent began: it would never hear of it
-"$@"
-code=$?
-dying() { read -r stat <"/proc/$PPID/stat" && set -- ${stat##*) } && [ $(($7 & 4)) != 0 ]; }
-alive() { kill -0 "$PPID" && ! dying; }
-if [ "$code" = 0 ] || alive; then echo "$code" >"$record"; fi 2>/dev/null
-exit "$code"
-"""
-
 
 _LOOK = 60.0
 """Seconds of rest until the time of day is looked at again: a machine may have slept."""
@@ -256,10 +240,7 @@ class Runner:
 
     def witnessed(self, claim: Claim) -> int | None:
         """Return the exit code of an agent that ended while no daemon looked, None if it did not end by itself."""
-        try:
-            return int(self._record(claim).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            return None
+        return noted(self._record(claim))
 
     def forget(self, claim: Claim) -> None:
         """Drop the note of a turn that is over."""
@@ -280,7 +261,7 @@ class Runner:
             STAMP: claim.stamp,
         }
         return Request(
-            argv=["/bin/sh", "-c", _WITNESS, "orchestrator-turn", str(record), *job.argv],
+            argv=witnessed(job.argv, record),
             cwd=self._workspace.root,
             env=self._environment(job.agent, ours) | {"TMPDIR": str(scratch)},
             stdin=job.prompt,
