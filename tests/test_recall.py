@@ -101,6 +101,14 @@ def test_a_stop_signal_that_reached_the_agent_too_does_not_unsay_what_it_had_tol
     assert len(cast.ran()) == 1
 
 
+def test_the_exit_code_that_our_own_signal_made_is_not_the_agents(cast: Cast) -> None:
+    cast.agent(f"trap 'exit 1' TERM\n{codex_ok()}\nwhile :; do sleep 0.1; done")
+    grace = ("-c", "agents.fake.exit_grace=0.2", "-c", "agents.fake.stop=[TERM 8]")
+    died = cast.project.run(*RUN, *grace, env={"GALPH_FAILPOINT": "turn.agent_ended:KILL"})
+    assert (died.returncode, cast.project.call(*RUN)) == (-signal.SIGKILL, 0)
+    assert len(cast.ran()) == 1
+
+
 def test_a_limit_that_ends_in_hours_ends_so_many_hours_after_it_was_told(cast: Cast) -> None:
     cast.agent(limited("in 2 hours"), codex_ok())
     cast.project.run(*RUN, env={"GALPH_FAILPOINT": "turn.agent_ended:KILL"})

@@ -151,6 +151,8 @@ class Runner:
             if self.loop.wait(child).why is Why.STOPPED:
                 record.unlink(missing_ok=True)  # it did not end: we ended it
             raise
+        if completed.why is Why.GRACE:
+            record.unlink(missing_ok=True)  # its exit code is what our signal made of it
         failpoints.hit("turn.agent_ended")
         if completed.why is Why.EXITED and completed.code in BY_STOP and self._stop_wanted():
             completed = stop.came_first(completed)
