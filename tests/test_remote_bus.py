@@ -485,6 +485,40 @@ def test_an_uncommitted_file_in_the_way_of_what_came_is_named(two: Pair, turn: T
     two.check()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("merge.autoStash", "true"),
+        ("branch.main.mergeOptions", "--autostash"),
+        ("branch.main.mergeOptions", "--squash"),
+        ("branch.main.mergeOptions", "-s ours"),
+    ],
+)
+def test_how_a_person_likes_to_merge_changes_nothing(two: Pair, turn: Turn, key: str, value: str) -> None:
+    two.galph.git("config", key, value)
+    theirs = two.person()
+    theirs.write("README.md", "theirs\n")
+    theirs.commit("theirs")
+    theirs.git("push", "-q")
+    two.galph.write("README.md", "mine\n")
+
+    refused = turn("exit 9", "--allow-dirty")
+
+    assert (refused.exit_code, refused.code) == (3, "would-overwrite")
+    assert (two.galph.path / "README.md").read_text() == "mine\n"
+    assert (two.galph.dirt(), two.galph.git("stash", "list")) == (" M README.md", "")
+    two.galph.git("checkout", "-q", "README.md")
+    assert turn("exit 0").exit_code == 0
+    assert (two.galph.git("rev-parse", "HEAD"), two.galph.dirt()) == (two.tip(), "")
+    two.check()
+
+
+def test_a_persons_tags_are_not_pushed_with_the_work(two: Pair, turn: Turn) -> None:
+    two.galph.git("config", "push.followTags", "true")
+    assert turn(COMMITS.format("mine.txt") + "git tag -a -m mine mine").exit_code == 0
+    assert (two.hub.git("tag", "--list"), two.galph.git("tag", "--list")) == ("", "mine")
+
+
 def test_a_branch_that_is_not_checked_out_follows_by_its_ref_alone(here: RemoteGround) -> None:
     bus = here.remote()
     view = bus.look()

@@ -65,6 +65,16 @@ def test_examples_guesses_and_words_fail_no_turn(
 
 
 @ralphs
+def test_a_secret_in_a_first_commit_that_is_merged_in_is_seen_whatever_log_shows(project: Project, run: Run) -> None:
+    project.git("config", "log.showRoot", "false")
+    apart = "git switch -q --orphan apart; git rm -rfq --ignore-unmatch .; "
+    joined = "git switch -q main; git merge -q --no-commit --allow-unrelated-histories apart; git rm -qf new.txt; "
+    ran = run(f"{apart}echo {TOKEN} >new.txt; {COMMIT}{joined}{COMMIT}")
+
+    assert (ran.exit_code, ran.code) == (4, "secret"), ran
+
+
+@ralphs
 def test_what_was_there_before_is_nobodys_doing(project: Project, run: Run) -> None:
     project.write("fixture.txt", f"{TOKEN}\n" + "line\n" * 20)
     project.commit("a fixture")

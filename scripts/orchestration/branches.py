@@ -42,8 +42,9 @@ def fast_forward(git: Git, branch: str, to: str) -> bool:
 
     """
     if git.has_checked_out(branch):
+        plain = ("-c", f"branch.{branch}.mergeOptions=")  # a person's --squash or `-s ours` would make another commit
         quiet = ("--quiet", "--no-stat", "--no-verify-signatures", "--no-overwrite-ignore")
-        return _move(git, branch, to, ("merge", "--ff-only", *quiet, to))
+        return _move(git, branch, to, (*plain, "merge", "--ff-only", *quiet, to))
     ref = f"refs/heads/{branch}"
     here = git.resolve(ref) or ""
     if here and not git.is_ancestor(here, to):

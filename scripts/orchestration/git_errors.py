@@ -12,7 +12,11 @@ FLAGS = (
     "-c", "core.hooksPath=/dev/null",
     "-c", "core.safecrlf=false",
     "-c", "log.showSignature=false",
+    "-c", "log.showRoot=true",
+    "-c", "merge.autoStash=false",
+    "-c", "push.followTags=false",
     "-c", "i18n.commitEncoding=UTF-8",
+    "-c", "i18n.logOutputEncoding=UTF-8",
 )  # fmt: skip
 """What every command of ours is given, whatever the repository is configured for."""
 
