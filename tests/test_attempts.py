@@ -225,6 +225,16 @@ def ended_subject(cast: Cast) -> str:
     return cast.project.subjects()[-1]
 
 
+def test_half_a_character_in_what_an_agent_says_costs_no_turn(cast: Cast) -> None:
+    slow = claude("s-1", 0.5, is_error=True, api_error_status=429, result="slow \ud83d")
+    done = claude("s-1", 0.75, result="Done \ud83d")
+    agent = cast.agent(slow, f"{WORKS}\n{done}", preset="claude")
+    ran = cast.project.run("run", "--once", "--agent", agent, *SOON)
+    assert (ran.returncode, len(cast.ran())) == (0, 2), ran.stdout + ran.stderr
+    assert "Done ?" in ran.stdout
+    assert "slow ?" in said(cast, "attempt-ended")[0]["why"]
+
+
 def test_a_provider_that_stays_slow_fails_the_turn_after_its_attempts(cast: Cast) -> None:
     agent = cast.agent(TOO_FAST)
     assert cast.project.call("run", "--agent", agent, *SOON, "-c", "limits.attempts=3") == 4

@@ -12,7 +12,7 @@ from orchestration import environment, presets
 from orchestration.agents import Agent, choose, named
 from orchestration.config import resolve
 from orchestration.errors import UsageError
-from orchestration.presets import Match, argv, load, read
+from orchestration.presets import Match, argv, load, read, text_at
 from orchestration.state import Actor
 
 CLAUDE = ["-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"]
@@ -99,6 +99,11 @@ EVENT = {"type": "a", "n": {"code": 529, "text": "x y", "list": ["one", 2, "two"
 def test_an_event_is_meant_by_what_stands_at_its_paths(match: Match, text: str | None) -> None:
     assert match.within(EVENT) == text
     assert match.fits(EVENT) == (text is not None)
+
+
+@pytest.mark.parametrize("value", ["half \ud83d", ["half \ud83d"]])
+def test_a_text_that_no_file_could_hold_is_made_one(value: object) -> None:
+    assert (text_at({"text": value}, "text") or "").encode() == b"half ?"
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

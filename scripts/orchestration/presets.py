@@ -163,9 +163,9 @@ def text_at(event: Event, path: str) -> str | None:
     """Return the text at a dotted path: a number's digits, a list's texts; None if there is none."""
     value = at(event, path)
     if isinstance(value, list):
-        return "; ".join(part for part in value if isinstance(part, str)) or None
+        value = "; ".join(part for part in value if isinstance(part, str)) or None
     if isinstance(value, str):
-        return value
+        return value.encode(errors="replace").decode()  # JSON may hold half a character
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
