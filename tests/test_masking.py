@@ -237,3 +237,14 @@ def test_masking_can_be_switched_off(project: Project, monkeypatch: pytest.Monke
     monkeypatch.setenv("MY_API_KEY", MINE)
     assert project.call("run", "-n", "1", "-q", "-c", "logs.mask=false", "--agent", project.agent(PRINTS)) == 0
     assert {path.suffix for path in places(project)} >= {".log", ".md"}
+
+
+@pytest.mark.usefixtures("ralphs_turn")
+def test_what_goes_into_the_state_is_masked_even_so(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", MINE)
+    agent = project.agent(PRINTS + "exit 9")
+    assert project.call("run", "-n", "1", "-q", "-c", "logs.mask=false", "--agent", agent) == 4
+    failure = project.state()["failure"]
+    assert "my key is ***" in failure["tail"]
+    assert MINE not in json.dumps(failure)
+    assert MINE in next(project.path.glob("logs/main/latest/*.log")).read_text()

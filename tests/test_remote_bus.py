@@ -233,6 +233,15 @@ def test_a_conflict_fails_the_turn_on_what_was_pushed_and_keeps_the_work(
     two.check()
 
 
+def test_a_conflict_in_a_file_whose_name_is_not_utf_8_is_named(two: Pair, turn: Turn) -> None:
+    odd = """\"$(printf 'na\\357ve.txt')\""""
+    ended = turn(COMMITS.format(odd) + pushes(two, odd))
+
+    assert (ended.exit_code, ended.code) == (4, "conflict")
+    assert r"na\udcefve.txt" in ended.reason
+    assert r"na\udcefve.txt" in two.state()["failure"]["reason"]
+
+
 def test_an_exit_flag_set_from_elsewhere_during_the_turn_is_handed_on(two: Pair, turn: Turn, capsys: Capture) -> None:
     assert turn(COMMITS.format("mine.txt") + says_enough(two)).exit_code == 0
     assert two.state()["exit"] is True

@@ -237,6 +237,7 @@ def test_an_answer_may_be_dressed(said: str) -> None:
         pytest.param("\n \t\n", "route-no-choice", id="white space"),
         pytest.param("reviewer.md\nsupervisor.md", "route-no-choice", id="two lines"),
         pytest.param("reviewer.md\n\nbecause it is time", "route-no-choice", id="a choice and an essay"),
+        pytest.param("reviewer.md " + "x" * 100_000, "route-no-choice", id="an essay on one line"),
         pytest.param("run reviewer.md", "route-unlisted", id="a sentence"),
         pytest.param("Reviewer.md", "route-unlisted", id="another case"),
         pytest.param("/etc/passwd", "route-escape", id="an absolute path"),

@@ -284,6 +284,36 @@ def test_an_exit_flag_that_is_no_bool_is_not_one(project: Project, run: Callable
     assert_at_rest(project)
 
 
+ASKS = """
+    import json, sys
+    sys.stdin.read()
+    state = json.load(open("sync/state.json"))
+    json.dump(state | {"exit": True, "exit_reason": REASON}, open("sync/state.json", "w"))
+"""
+
+
+@pytest.mark.parametrize("without_git", [False, True])
+@pytest.mark.parametrize(
+    ("reason", "taken"),
+    [
+        (r"'bye \ud83d'", "bye ?"),
+        ("'x' * (9 << 20)", "x" * 4096),
+        (f"'with ghp_' + '{'aB3dE6gH9' * 4}' + ' as it is'", "with *** as it is"),
+    ],
+    ids=["half a character", "huge", "a secret"],
+)
+def test_a_reason_that_no_state_may_hold_is_taken_as_far_as_one_may(
+    project: Project, run: Callable[..., Ran], reason: str, taken: str, *, without_git: bool
+) -> None:
+    agent = project.python_agent(ASKS.replace("REASON", reason))
+    option = ["--no-git"] * without_git
+    assert run("", *option, agent=agent).exit_code == 0
+    text = (project.path / "sync/state.json").read_text()
+    assert json.loads(text)["exit_reason"] == taken
+    assert run("exit 1", *option).code == "exit-flag"
+    assert "ghp_" not in text + "".join(file.read_text() for file in project.path.glob("logs/**/*.jsonl"))
+
+
 # --- what a person has not committed ---------------------------------------------------------------------------------
 
 

@@ -166,12 +166,10 @@ class Mask:
         return at
 
 
-def masked(data: bytes, secrets: Sequence[bytes] | None) -> bytes:
-    """Return a whole text without secrets; where these are None, as it is."""
-    if secrets is None:
-        return data
+def masked(text: str, secrets: Sequence[bytes]) -> str:
+    """Return a text without secrets, and without halves of characters, which no file holds."""
     mask = Mask(secrets)
-    return mask.feed(data) + mask.close()
+    return (mask.feed(text.encode(errors="replace")) + mask.close()).decode(errors="replace")
 
 
 class MaskedSink:

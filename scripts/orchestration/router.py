@@ -95,10 +95,17 @@ def _plain(routes: Routes, actor: Actor, iteration: int) -> Decision:
     return Decision(routes.own(actor), Source.ACTOR, f"{actor}'s own prompt{off}")
 
 
+_LONGEST = 1 << 10
+"""Characters of a line that may name a prompt."""
+_QUOTED = 100
+"""Characters of an answer that a message quotes."""
+
+
 def _chosen(text: str | None, routes: Routes) -> str:
     lines = (text or "").strip().splitlines()
-    if len(lines) != 1:
-        said = "nothing" if not lines else f"{len(lines)} lines, the first {lines[0]!r}"
+    if len(lines) != 1 or len(lines[0]) > _LONGEST:
+        much = f"{len(lines)} lines" if len(lines) > 1 else "a line that is too long"
+        said = f"{much}, which begin{'s' * (len(lines) == 1)} with {lines[0][:_QUOTED]!r}" if lines else "nothing"
         raise RouteError(
             f"the router prompt must answer with one line that names a prompt; it said {said}; "
             f"the allowlist: {', '.join(routes.allowed)}",

@@ -275,7 +275,8 @@ class _Outside:
             "config": msgspec.to_builtins(config),
             "sources": self.resolved.sources,
         }
-        facts = msgspec.json.decode(masked(msgspec.json.encode(facts), self.runner.secrets))
+        if self.runner.secrets is not None:
+            facts = msgspec.json.decode(masked(msgspec.json.encode(facts).decode(), self.runner.secrets))
         folder, now = self.place.root / config.logs_dir, self.git.loop.clock.now()
         return Reports(folder, started.branch, now, facts, partial(self._tell, "log-lost"), config.logs.keep)
 

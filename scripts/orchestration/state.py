@@ -18,6 +18,8 @@ from orchestration.errors import Refused
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
+_REASON = 64 << 10
+"""Characters of an agent's reason that are read."""
 
 
 class Actor(StrEnum):
@@ -244,7 +246,9 @@ def requested_exit(data: bytes | None) -> str | None:
     if not isinstance(raw, dict) or raw.get("exit") is not True:
         return None
     reason = raw.get("exit_reason")
-    return reason if isinstance(reason, str) else ""
+    return (
+        reason[:_REASON].encode(errors="replace").decode() if isinstance(reason, str) else ""
+    )  # JSON may halve a character
 
 
 def with_exit(data: bytes, reason: str) -> bytes:

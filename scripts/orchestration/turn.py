@@ -13,6 +13,7 @@ from orchestration import failpoints, state
 from orchestration.admission import open_turn, take_turn
 from orchestration.agent_steps import begin_agent, choose_prompt, hold, run_agent
 from orchestration.bus import Conflict, Fenced, Moved
+from orchestration.collect import listed
 from orchestration.events import TurnEnded
 from orchestration.fence import fenced
 from orchestration.fingerprint import require_same
@@ -32,10 +33,13 @@ from orchestration.journal import (
     Running,
     Stamped,
 )
+from orchestration.masking import known, masked
 from orchestration.ports import Ports, Step
 from orchestration.posting import settle_post
 from orchestration.state import CONFLICT, Actor, Failure
 
+_LONGEST = 4 << 10
+"""Characters of a text of a turn that the state is given."""
 _FACTS = ("ok", "reason", "commits", "files", "insertions", "deletions", "cost_usd", "tokens")
 
 
@@ -69,6 +73,7 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
         Refused: the agent changed where it would be published to. What a person changes from here on is theirs.
 
     """
+    entry = _publishable(ports, entry)
     claim = entry.turn.claim
     settings = ports.bus.settings()
     before = ports.bus.state_at(entry.on or claim.base)
@@ -86,6 +91,20 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
     require_same(claim.settings, settings())
     failpoints.hit("stamp.built")
     return Stamped(entry, hand_off)
+
+
+def _publishable(ports: Ports, entry: Checked) -> Checked:
+    """Return an entry whose texts anybody may read for ever: without secrets, whatever `logs.mask` says, and short."""
+    secrets = known(ports.environment)
+
+    def shown(text: str) -> str:
+        return masked(text, secrets)[:_LONGEST]
+
+    failure, said = entry.failure, entry.exit_reason
+    if failure:
+        tail = masked("\n".join(failure.tail), secrets).splitlines()
+        failure = replace(failure, reason=shown(failure.reason), tail=tail)
+    return replace(entry, failure=failure, exit_reason=None if said is None else shown(said))
 
 
 def settle(ports: Ports, entry: Stamped) -> Step:
@@ -111,8 +130,8 @@ def settle(ports: Ports, entry: Stamped) -> Step:
 def _conflict(ports: Ports, checked: Checked, found: Conflict) -> Checked:
     """Keep the work that does not go together with what was committed meanwhile, and fail the turn on top of that."""
     ref = ports.work.abandon(checked.turn, checked.work_head, "conflict")
-    some = ", ".join(found.paths[:5]) + (" ..." if found.paths[5:] else "")
-    reason = f"its work conflicts with {found.tip[:10]}, which was committed meanwhile: {some} (it is kept in {ref})"
+    what = f"{found.tip[:10]}, which was committed meanwhile: {listed(found.paths)}"
+    reason = f"its work conflicts with {what} (it is kept in {ref})"
     failure = Failure(reason=reason, code=CONFLICT)
     return replace(checked, work_head=found.tip, on=found.tip, failure=failure)
 
