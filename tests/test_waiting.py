@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -179,7 +181,7 @@ def test_looks_that_show_no_branch_are_not_believed_until_there_are_three_in_a_r
     two.check()
 
 
-@pytest.mark.parametrize("how", ["away", "objects", "hidden"])
+@pytest.mark.parametrize("how", ["away", "objects", "hidden", "configuration"])
 def test_a_person_is_told_once_that_no_sign_of_life_gets_through(two: Pair, turn: Turn, how: str) -> None:
     told_so = until_shell(f"grep -q 'no sign of life' {TELLS}")
     hub, away = two.hub.path, two.hub.path.with_name("away")
@@ -190,12 +192,32 @@ def test_a_person_is_told_once_that_no_sign_of_life_gets_through(two: Pair, turn
     if how == "hidden":  # a host that takes no such refs
         two.hub.git("config", "receive.hideRefs", "refs/orchestration")
         script = told_so
+    if how == "configuration":  # no git of ours can read it
+        script = f"cp .git/config {away}; echo '[half' >>.git/config; {told_so} cp {away} .git/config"
 
     ended = turn(script, *BEATS)
 
     assert ended.exit_code == 0
     assert "no sign of life has reached origin for" in ended.notices["lease"]
     assert (two.galph.path / TELLS).read_text().count("no sign of life") == 1
+    two.check()
+
+
+@pytest.mark.parametrize("options", [BEATS, ("-c", "limits.snapshot_interval=0.1")], ids=["beats", "snapshots"])
+def test_a_moment_without_descriptors_costs_no_turn(two: Pair, options: tuple[str, ...]) -> None:
+    ready, go = two.hub.path / "ready", two.hub.path / "go"
+    agent = executable(two.hub.path / "agent", f"#!/bin/sh\ntouch {ready}; {until_shell(f'[ -e {go} ]')}")
+    daemon = two.galph.start("--role", "galph", "--once", "--agent", agent, *options)
+    with running(daemon):
+        until(ready.exists)
+        time.sleep(0.5)
+        used = len(list(Path(f"/proc/{daemon.pid}/fd").iterdir()))
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (used, 4096))
+        time.sleep(1)
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (1024, 4096))
+        go.touch()
+        said, _ = daemon.communicate(timeout=PATIENCE)
+    assert daemon.returncode == 0, said
     two.check()
 
 

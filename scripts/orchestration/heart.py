@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from orchestration.background import Task
+from orchestration.errors import OrchestrationError
 from orchestration.journal import Claim
 from orchestration.remote import Remote
 from orchestration.remote_bus import RemoteBus
@@ -48,7 +49,13 @@ class Heart:
         while True:
             yield self._loop.after(self._seconds, lambda: None)
             count += 1
-            reached = self._is_same_remote(claim) and (yield from self._beat(claim, count))
+            try:
+                reached = self._is_same_remote(claim) and (yield from self._beat(claim, count))
+            except (
+                OrchestrationError,
+                OSError,
+            ):  # a configuration that is being written, no descriptor left: it passes
+                reached = False
             now = self._loop.clock.monotonic()
             if reached:
                 last, warned = now, False
