@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Capture, Project, person, script
+from conftest import Capture, Meanwhile, Project, executable, person, script, scripted, untouched
 from pair import WORKS, pair, running, until
 from scene import Scene
 
@@ -50,12 +50,107 @@ def test_a_word_waits_for_the_turn_in_progress(project: Project, capsys: Capture
 
 
 @pytest.mark.parametrize("point", ["word.before_ref", "word.after_ref"])
-def test_a_word_whose_delivery_is_killed_is_delivered_once(project: Project, point: str) -> None:
-    killed = project.run("say", "Once.", env={"GALPH_FAILPOINT": f"{point}:KILL"})
-    assert killed.returncode == -signal.SIGKILL
+@pytest.mark.parametrize("also", [[], ["Twice."]])
+def test_a_word_whose_delivery_is_killed_is_delivered_once(project: Project, point: str, also: list[str]) -> None:
+    killed(project, f"{point}:KILL")
+    for text in also:
+        assert project.call("say", text) == 0
+    assert project.call("run", "--once", "--agent", project.agent("exit 0")) == 0
+    assert [word(project).count(text) for text in ["Once.", *also]] == [1] * (1 + len(also))
+    assert project.dirt() == ""
+
+
+def killed(project: Project, failpoint: str = "word.before_ref:KILL") -> None:
+    """Leave a word that waits."""
+    done = project.run("say", "Once.", env={"GALPH_FAILPOINT": failpoint})
+    assert done.returncode == -signal.SIGKILL
+    assert waits(project)
+
+
+def waits(project: Project) -> list[Path]:
+    """Return the words that wait."""
+    return list((project.path / ".git/orchestration/word").iterdir())
+
+
+def test_a_word_is_delivered_though_its_git_was_killed_half_way_and_the_daemon_with_it(project: Project) -> None:
+    dies = project.path.parent / "dies"
+    dies.touch()
+    script = f"#!/bin/sh\n[ -e {dies} ] && {{ rm {dies}; kill -9 $(ps -o ppid= -p $PPID) $PPID; }}\nexec cat\n"
+    project.git("config", "filter.dies.smudge", executable(project.path.parent / "smudge", script))
+    project.write(".gitattributes", "user_input.md filter=dies\n")
+    project.commit("attributes")
+
+    assert project.run("say", "Once.").returncode == -signal.SIGKILL
+    assert not dies.exists()
     assert project.call("run", "--once", "--agent", project.agent("exit 0")) == 0
     assert word(project).count("Once.") == 1
-    assert project.dirt() == ""
+    assert (project.dirt(), waits(project)) == ("", [])
+
+
+def test_a_word_waits_where_another_branch_is_checked_out(project: Project, capsys: Capture) -> None:
+    killed(project)
+    project.git("switch", "-q", "-c", "feature")
+    before = untouched(project)
+    args = ("run", "--once", "--branch", "main", "--agent", project.agent("exit 0"))
+    assert project.call(*args) == 3
+    assert untouched(project) == before
+    assert script(project, capsys, "status")["waiting_words"] == 1
+    assert "1 to be added to user_input.md" in person(project, capsys, "status")
+    project.git("switch", "-q", "main")
+    assert project.call(*args) == 0
+    assert ("Once." in word(project), project.dirt(), waits(project)) == (True, "", [])
+
+
+@pytest.mark.parametrize("operation", ["rebase", "merge"])
+def test_a_word_waits_for_the_end_of_a_persons_operation(project: Project, capsys: Capture, operation: str) -> None:
+    killed(project)
+    project.git("switch", "-q", "-c", "other")
+    project.write("README.md", "theirs")
+    project.commit("theirs")
+    project.git("switch", "-q", "main")
+    project.write("README.md", "mine")
+    project.commit("mine")
+    project.git(operation, "other", check=False)
+    before = untouched(project)
+    args = ("run", "--once", "--branch", "main", "--agent", project.agent("exit 0"))
+    assert scripted(project, capsys, *args, code=3)
+    assert untouched(project) == before
+    assert waits(project)
+    project.git(operation, "--abort")
+    assert project.call(*args) == 0
+    assert ("Once." in word(project), project.dirt(), waits(project)) == (True, "", [])
+
+
+@pytest.mark.parametrize("how", ["commits", "stages"])
+def test_a_word_waits_for_a_person_who_is_just_at_work(
+    project: Project, capsys: Capture, meanwhile: Meanwhile, how: str
+) -> None:
+    def act() -> None:
+        project.write("mine.txt", "mine")
+        project.git("add", "mine.txt")
+        if how == "commits":
+            project.git("commit", "-q", "-m", "mine")
+        else:
+            (project.path / ".git/index.lock").touch()
+
+    meanwhile("word.before_ref", act)
+    assert script(project, capsys, "say", "Once.") == {"commit": None, "waits": True}
+    (project.path / ".git/index.lock").unlink(missing_ok=True)
+    dirt = "" if how == "commits" else "A  mine.txt"
+    assert project.dirt() == dirt
+    assert script(project, capsys, "say", "Twice.")["waits"] is False
+    assert [word(project).count(text) for text in ("Once.", "Twice.")] == [1, 1]
+    assert project.dirt() == dirt
+
+
+def test_line_endings_are_no_change(project: Project) -> None:
+    assert project.call("say", "Once.") == 0
+    project.git("config", "core.autocrlf", "true")
+    (project.path / "user_input.md").unlink()
+    project.git("checkout", "--", "user_input.md")
+    assert project.call("say", "Twice.") == 0
+    assert ("Twice." in word(project), project.dirt()) == (True, "")
+    assert b"Twice.\r\n" in (project.path / "user_input.md").read_bytes()
 
 
 def test_what_a_person_has_not_committed_is_not_overwritten(project: Project, capsys: Capture) -> None:

@@ -16,6 +16,7 @@ from orchestration.errors import OrchestrationError, Refused, Unreachable
 from orchestration.git import Git, operation_in
 from orchestration.holder import Holder, read_holder
 from orchestration.journal import Entry, Held, Idle, Journal, Posted, Running, Stamped, claim_of
+from orchestration.prompt_context import USER_INPUT
 from orchestration.router import RouteError, route, wants_override
 from orchestration.settings import Config
 from orchestration.standing import Ground
@@ -60,6 +61,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     unusual: list[str]
     logs: str | None
     spent: Counters
+    waiting_words: int
 
 
 def look(workspace: Workspace, config: Config, git: Git) -> Seen:
@@ -95,6 +97,7 @@ def look(workspace: Workspace, config: Config, git: Git) -> Seen:
         unusual=missed + unusual + (_in_git(workspace, entry, dirt, rescued) if dirt else []),
         logs=str(latest.relative_to(workspace.root)) if latest.exists() else None,
         spent=meter.read(now),
+        waiting_words=len(list(workspace.word.glob("*.md"))),
     )
 
 
@@ -186,6 +189,8 @@ def text(seen: Seen, now: datetime) -> str:
         rows.append(("next", f"nothing can run: {seen.no_next}"))
     if seen.spent.today.turns:
         rows.append(("today", _spent(seen.spent.today)))
+    if seen.waiting_words:
+        rows.append(("word", f"{seen.waiting_words} to be added to {USER_INPUT} between two turns"))
     rows.append(("logs", seen.logs or "none yet"))
     rows += [("unusual" if number == 0 else "", row) for number, row in enumerate(seen.unusual)]
     return "\n".join(f"{name:<8}{value}" for name, value in rows)

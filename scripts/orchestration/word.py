@@ -5,18 +5,20 @@ they wait in our own folder. Through a remote they are pushed at once, and a tur
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
-from orchestration import failpoints, files
+from orchestration import branches, failpoints, files
 from orchestration.clock import iso
 from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
+from orchestration.git_errors import GitError
 from orchestration.prompt_context import USER_INPUT
 from orchestration.remote import raised
 from orchestration.remote_bus import RemoteBus
 from orchestration.remote_kinds import Kind
-from orchestration.tree import REGULAR, Change, File
+from orchestration.tree import File
 from orchestration.workspace import Workspace
 
 _TRIES = 10
@@ -49,44 +51,54 @@ class Word:
         self._git = git
         self._place = place
         self._branch = branch
-        self._folder = place.journal.with_name("word")
 
     def leave(self, data: bytes, now: datetime) -> None:
         """Have an entry wait, durably."""
-        files.create(self._folder / f"{iso(now)}-{secrets.token_hex(4)}.md", data)
+        files.create(self._place.word / f"{iso(now)}-{secrets.token_hex(4)}.md", data)
+
+    def waiting(self) -> list[Path]:
+        """Return the entries that wait, oldest first."""
+        return sorted(self._place.word.glob("*.md"))
 
     def deliver(self) -> str | None:
-        """Commit what waits, between turns; return the commit, None where nothing waits or it was committed before.
+        """Commit what waits, between turns; return the commit, None where nothing was to be committed, or not yet.
 
-        A kill at any moment loses nothing and commits nothing twice.
+        It waits where the branch is not checked out, or somebody is at work: in an operation, at the index, or just
+        committing. A kill at any moment loses nothing and commits nothing twice.
 
         Raises:
             Refused: user_input.md is changed and not committed (code `word-in-the-way`): it stays as it is.
 
         """
-        waiting = sorted(self._folder.glob("*.md")) if self._folder.is_dir() else []
-        if not waiting:
+        waiting = self.waiting()
+        if not waiting or not self._git.has_checked_out(self._branch) or self._git.operation():
             return None
-        path, file, ref = self._place.in_git(USER_INPUT), self._place.root / USER_INPUT, f"refs/heads/{self._branch}"
+        try:
+            branches.finish_move(self._git, self._branch)
+            return self._commit(waiting)
+        except GitError as error:
+            if error.code != "git-locked":
+                raise
+            return None
+
+    def _commit(self, waiting: Sequence[Path]) -> str | None:
+        """Commit what the branch lacks of these entries, and forget them; None where somebody committed meanwhile."""
+        path, ref = self._place.in_git(USER_INPUT), f"refs/heads/{self._branch}"
         tip = self._git.resolve(ref) or ""
         before = self._git.blobs([f"{tip}:{path}"])[0]
         wanted = _with(before, [each.read_bytes() for each in waiting])
-        there = file.read_bytes() if file.is_file() else None
-        if there not in {before, wanted}:
-            raise Refused(
-                f"{path} is changed and not committed, and somebody has left word for it",
-                code="word-in-the-way",
-                remedy=f"commit it: `git commit -m 'user input' -- {path}`; the word is added then",
-            )
         commit = None
         if wanted != before:
             commit = self._git.commit_files(tip, [File(path, data=wanted)], f"{_SUBJECT}\n")
-            blob = self._git.resolve(f"{commit}:{path}") or ""
-            self._git.set_index([Change(REGULAR, blob, path)])
-            files.replace(file, wanted)
             failpoints.hit("word.before_ref")
-            if not self._git.update_ref(ref, commit, tip, f"orchestrator: {_SUBJECT}"):
-                return None  # somebody has committed: the next time is soon
+            if not branches.fast_forward(self._git, self._branch, commit):
+                if self._git.resolve(ref) != tip:
+                    return None
+                raise Refused(
+                    f"{path} is changed and not committed, and somebody has left word for it",
+                    code="word-in-the-way",
+                    remedy=f"`git add {path}`, `git commit -m 'user input' -- {path}`; the word is added then",
+                )
             failpoints.hit("word.after_ref")
         for each in waiting:
             each.unlink(missing_ok=True)

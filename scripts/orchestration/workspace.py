@@ -51,6 +51,11 @@ class Workspace(NamedTuple):
         return self.journal.with_name("counters.json")
 
     @property
+    def word(self) -> Path:
+        """The folder of the word that a person has left for both actors, and that is not committed yet."""
+        return self.journal.with_name("word")
+
+    @property
     def control(self) -> Path:
         """The folder of the requests that `stop` and `pause` leave for the daemon."""
         return self.own / "control"

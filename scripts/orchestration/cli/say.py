@@ -40,14 +40,14 @@ def say(*, place: Here, text: str, as_json: bool) -> int:
     if as_json:
         console.dump({"commit": commit, "waits": waits})
     elif waits:
-        console.say(f"it is added to {USER_INPUT} between two turns: one is in progress here")
+        console.say(f"it waits in this clone, and is added to {USER_INPUT} between two turns")
     else:
         console.say(f"added to {USER_INPUT}" + (f" in {commit[:10]}" if commit else ""))
     return 0
 
 
 def _left(place: Here, said: str) -> tuple[str | None, bool]:
-    """Leave the word; return its commit, and whether it waits for the turn in progress."""
+    """Leave the word; return its commit, and whether it waits: for the turn in progress, or for a person."""
     clock, workspace, config = SystemClock(), place.workspace, place.resolved.config
     with Loop(clock) as loop:
         git = Git(loop, workspace.top, inherited())
@@ -65,7 +65,7 @@ def _left(place: Here, said: str) -> tuple[str | None, bool]:
         try:
             with held(workspace, clock.now()):
                 Journal(workspace.journal).between_turns()
-                return left.deliver(), False
+                return left.deliver(), bool(left.waiting())
         except Locked:
             return None, True
         except Refused as refusal:
