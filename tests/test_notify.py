@@ -109,6 +109,17 @@ def test_the_end_of_the_iterations_and_the_exit_flag_are_told_as_finished(
     ]
 
 
+@pytest.mark.parametrize("fails", ["exit 7", "kill -9 $$"])
+def test_what_a_command_has_not_told_is_told_at_the_next_start(
+    project: Project, listens: Callable[..., str], fails: str
+) -> None:
+    option = listens(f"[ -e $HOME/up ] || {{ touch $HOME/up; {fails}; }}\n{LISTENS}")
+    for _ in range(3):
+        assert one_turn(project, option).returncode == 4
+
+    assert [(facts["event"], facts["code"]) for facts in told()] == [("failed", "agent-failed")]
+
+
 def test_one_turn_that_was_asked_for_is_no_news(run: Callable[..., Ran], listens: Callable[..., str]) -> None:
     assert run("true", "--once", "-c", listens()).code == "once"
 

@@ -104,6 +104,7 @@ class Notifier:
         self._branch = ""
         self._turn: TurnStarted | None = None
         self._child: Child | None = None
+        self._telling: _Told | None = None
         self._said = bytearray()
 
     def __enter__(self) -> Self:
@@ -117,8 +118,8 @@ class Notifier:
             self.event(RunEnded(exit_code=error.exit_code, code=error.code, reason=error.message, remedy=error.remedy))
         elif isinstance(error, Exception):
             self.event(RunEnded(exit_code=ExitCode.BUG, code="bug", reason=f"a bug: {error!r}", remedy=""))
-        if self._child:
-            self._wait(self._child)
+        if self._child and self._telling:
+            self._wait(self._child, self._telling)
 
     def event(self, event: AnyEvent) -> None:
         """Take note of an event; a run's end is told, unless a start that ran nothing meets what was told already."""
@@ -139,15 +140,12 @@ class Notifier:
                 self.warn(f"notify.command could not be run: {error}")
 
     def _is_news(self, ended: RunEnded, what: What | None) -> bool:
-        """Tell whether nobody was told of this yet, and note that now somebody is."""
-        if what is None:  # whatever it was is over
-            self._note.unlink(missing_ok=True)
+        """Tell whether nobody was told of this yet; `_wait` notes that somebody is."""
+        self._telling = _Told(ended.code, ended.epoch, ended.iteration)
+        if what and self._turn is None and self._told_before() == self._telling:
             return False
-        told = _Told(ended.code, ended.epoch, ended.iteration)
-        if self._turn is None and self._told_before() == told:
-            return False
-        files.replace(self._note, msgspec.json.encode(told))
-        return True
+        self._note.unlink(missing_ok=True)  # whatever it was is over
+        return what is not None
 
     def _told_before(self) -> _Told | None:
         try:
@@ -196,8 +194,11 @@ class Notifier:
         self._said += data[-_SAID:]
         del self._said[:-_SAID]
 
-    def _wait(self, child: Child) -> None:
-        """Serve the command until it has ended; a signal that comes meanwhile ends it."""
+    def _wait(self, child: Child, told: _Told) -> None:
+        """Serve the command until it has ended; a signal that comes meanwhile ends it.
+
+        What it has told is noted once it has ended well: the next start tries again what was not.
+        """
         asked = len(self._loop.signals)
         while child.completed is None:
             self._loop.step()
@@ -208,6 +209,11 @@ class Notifier:
             self.warn(f"notify.command was ended after {TIMEOUT:g} s")
         elif done.code:
             self.warn(f"notify.command ended with exit code {done.code}" + (f": {said}" if said else ""))
+        else:
+            try:
+                files.replace(self._note, msgspec.json.encode(told))
+            except OSError as error:
+                self.warn(f"what notify.command has told could not be noted, and will be told again: {error}")
 
 
 def kind_of(ended: RunEnded) -> What | None:
