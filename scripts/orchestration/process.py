@@ -226,7 +226,7 @@ class Loop(EventLoop):
         clock: the only thing that waits.
         catch: signals that become entries of `signals` instead of ending the process.
         adopt: this process is a subreaper: orphans are reaped, and survivors are looked for below it, but for what
-            was there before (`helper & exec orchestrator`).
+            was there before (`helper & exec orchestrator`, the connection that a git's ssh leaves for the next one).
 
     """
 
@@ -234,7 +234,7 @@ class Loop(EventLoop):
         super().__init__(clock, catch=catch)
         self._adopt = adopt
         self._started = started(os.getpid())
-        self._before = descendants() if adopt else frozenset[int]()
+        self._before = frozenset[int]()  # what ran below us when a child began whose survivors are ended with it
         self._children: dict[int, Child] = {}
 
     def __exit__(
@@ -252,6 +252,8 @@ class Loop(EventLoop):
             OSError: the executable cannot be started.
 
         """
+        if request.stamp and self._adopt:
+            self._before = descendants()
         popen = subprocess.Popen(  # noqa: S603 - an argv list, never a shell string
             list(request.argv),
             cwd=request.cwd,
@@ -298,7 +300,7 @@ class Loop(EventLoop):
     def end_survivors(self, stamp: str, *, of_ours: bool = False) -> list[int]:
         """End what a turn left behind, of this process or of an earlier one; return what could not be ended."""
         kept = self._before.union(pid for pid, child in self._children.items() if child.code is None)
-        spare, since = kept if self._adopt else None, self._started if of_ours else 0
+        spare, since = (kept if self._adopt else None, self._started) if of_ours else (None, 0)
         return end_survivors(stamp, self._pause_and_reap, spare=spare, since=since)[1]
 
     def children(self) -> set[int]:

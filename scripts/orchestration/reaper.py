@@ -105,7 +105,7 @@ else:
 
 def descendants() -> frozenset[int]:
     """Return the living processes below this one."""
-    parents = {pid: parent for pid, parent, _ in _processes(b"")}
+    parents = {pid: parent for pid, parent, _ in _processes(b"", since=sys.maxsize)}
     below = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in below} - below:
         below |= more
