@@ -230,6 +230,14 @@ def test_a_secret_that_the_configuration_gives_an_agent_is_one_too(project: Proj
     assert "my key is ***" in told.out
     assert MINE not in told.out + told.err + project.git("show", "HEAD")
     assert places(project) == before, "the person's own file"
+    publishes = project.agent('echo "$MY_API_KEY" >key.txt; git add .; git commit -qm key', name="publishes")
+    project.write(
+        "orchestration.yaml", json.dumps({"agents": {"mine": text["agents"]["mine"] | {"command": [publishes]}}})
+    )
+    project.commit("another agent")
+    assert project.call("retry") == 0
+    assert project.call("run", "-n", "1", "-q", "--agent", "mine") == 4
+    assert project.state()["failure"]["code"] == "secret"
 
 
 @pytest.mark.usefixtures("ralphs_turn")

@@ -9,6 +9,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from urllib.parse import unquote
 
 from orchestration.shapes import MAX_HEAD, PREFIXES, SOURCES, Hit, Shape, Source
@@ -39,10 +40,10 @@ _FRONT = 64
 _COMMON = b" etaoinsrhldcumfpgwybvkxjqz0123456789"
 
 
-def known(environment: Mapping[str, str]) -> list[bytes]:
-    """Return the secrets that an environment holds: values under a secret's name, and passwords in addresses."""
+def known(*environments: Mapping[str, str]) -> list[bytes]:
+    """Return the secrets that environments hold: values under a secret's name, and passwords in addresses."""
     found: dict[bytes, None] = {}
-    for name, value in environment.items():
+    for name, value in chain.from_iterable(environment.items() for environment in environments):
         values = [value] if _NAMES.search(name) and not _PLAIN.fullmatch(value) else []
         passwords = _IN_URL.findall(value)
         for text in [*values, *passwords, *map(unquote, passwords)]:

@@ -26,7 +26,7 @@ def publish(remote: Remote, config: Config, place: Workspace, ref: str) -> None:
             code="rescue-uncommitted",
             remedy=f"`orchestrator rescue restore {name}` brings it back; commit what may be seen",
         )
-    scanner = Scanner(git, Rules(config, place), config.limits)
+    scanner = Scanner(git, Rules(config, place), config)
     failure = scanner.commits(git.common(remote.tip(), commit), commit)
     if failure:
         raise Refused(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from orchestration.collect import MIB, Rules, printable
 from orchestration.git import Git
 from orchestration.masking import Word, known, words
-from orchestration.settings import LimitSettings
+from orchestration.settings import Config
 from orchestration.shapes import SOURCES, Hit
 from orchestration.state import SECRET, TOO_LARGE, Failure
 from orchestration.tree import Change, Past
@@ -50,15 +50,15 @@ class Scanner:
     Args:
         git: the verbs; the secrets of its environment are looked for.
         rules: says which files may hold what looks like a token.
-        limits: how large a file may be.
+        config: how large a file may be, and the secrets that it gives agents.
 
     """
 
-    def __init__(self, git: Git, rules: Rules, limits: LimitSettings) -> None:
+    def __init__(self, git: Git, rules: Rules, config: Config) -> None:
         self._git = git
         self._rules = rules
-        self._limit = limits.publish_file
-        secrets = [secret for secret in known(git.environment) if not _ONE_WORD.fullmatch(secret)]
+        self._limit = config.limits.publish_file
+        secrets = [secret for secret in known(git.environment, *config.environments) if not _ONE_WORD.fullmatch(secret)]
         self._own = words(secrets, by_line=False)
 
     def commits(self, base: str, head: str) -> Failure | None:

@@ -105,8 +105,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
             commits=_commits(place, bus, options),
         )
         runner = Runner(loop, place, git.environment, console.output, stops.now)
-        given = [git.environment, *(made.env for made in config.agents.values())]
-        runner.secrets = [secret for each in given for secret in known(each)] if config.logs.mask else None
+        runner.secrets = known(git.environment, *config.environments) if config.logs.mask else None
         outside = _Outside(place, resolved, git, bus, runner, emit, options.role)
         ports = outside.ports(stops, started)
         notifier.warn = partial(ports.tell, "notify")

@@ -388,6 +388,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     logs: LogSettings = field(default_factory=LogSettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
 
+    @property
+    def environments(self) -> list[dict[str, str]]:
+        """What it gives agents beside the environment that they inherit."""
+        return [agent.env for agent in self.agents.values()]
+
 
 IGNORED = {
     "spec_bootstrap": "the ancestor's bootstrap is not part of this tool",

@@ -95,7 +95,7 @@ def build_hand_off(ports: Ports, entry: Checked) -> Step:
 
 def _publishable(ports: Ports, entry: Checked) -> Checked:
     """Return an entry whose texts anybody may read for ever: without secrets, whatever `logs.mask` says, and short."""
-    secrets = known(ports.environment)
+    secrets = known(ports.environment, *ports.config.environments)
 
     def shown(text: str) -> str:
         return masked(text, secrets)[:_LONGEST]

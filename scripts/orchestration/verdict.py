@@ -45,7 +45,7 @@ class Judge:
         self.collector = Collector(git, workspace, config)
         self.tell = tell
         self._git = git
-        self._scanner = Scanner(git, self.collector.rules, config.limits)
+        self._scanner = Scanner(git, self.collector.rules, config)
         self._workspace = workspace
         self._bus = bus
         self._config = config
