@@ -1,6 +1,7 @@
 """What a person decides, beside the table in test_commands: adopting a state, accepting a scope, being cut short."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -110,6 +111,30 @@ def test_adopt_is_not_to_be_mixed_with_what_init_does_else(side: Project, capsys
     assert script(side, capsys, "init", "--adopt", *options, code=2)["error"] == "usage"
     assert script(side, capsys, "init", "--undo", "--no-commit", code=2)["error"] == "usage"
     assert side.git("rev-parse", "HEAD") == tip
+
+
+# --- leftovers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mend", "code"),
+    [
+        ("", 4),
+        ("rm src/new.py", 0),
+        ("git add src/new.py; git commit -qm mine", 0),
+        ("echo 'doc_whitelist: [src/new.py]' >orchestration.yaml; git commit -qam allowed", 0),
+    ],
+    ids=["left", "removed", "committed", "allowed"],
+)
+def test_a_turn_that_left_what_it_must_not_write_passes_after_what_its_remedy_says(
+    project: Project, capsys: Capture, mend: str, code: int
+) -> None:
+    told = person(project, capsys, "run", "--agent", project.agent("echo 1 >src/new.py\n", "eager"), code=4)
+    assert "once these files are removed, committed, or allowed by `doc_whitelist`" in told
+    subprocess.run(["sh", "-e", "-c", mend], cwd=project.path, check=True)
+    assert project.call("retry") == 0
+
+    assert project.call("run", "--once", "-q", "--agent", project.agent(QUIET)) == code
 
 
 # --- scope -----------------------------------------------------------------------------------------------------------

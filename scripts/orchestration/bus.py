@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, Self
 from orchestration.errors import Refused
 from orchestration.halt import Wait
 from orchestration.journal import Claim, HandOff
-from orchestration.state import ACCEPTED, SCOPE, State, Status
+from orchestration.state import ACCEPTED, LEFTOVERS, SCOPE, State, Status
 
 Settings = Callable[[], dict[str, str] | None]
 """A question that was asked: call it for the answer, and do what else there is to do meanwhile."""
@@ -127,10 +127,10 @@ def decisions(now: State, option: str = "") -> str:
                 f"{ACCEPTED[code]} and `orchestrator retry{option}`; "
                 f"or let {'them' if code == SCOPE else 'it'} pass: `orchestrator skip --accept-{code}{option}`"
             )
-        return (
-            f"`orchestrator retry{option}` runs it again on the tree as it is; "
-            f"`orchestrator skip{option}` goes on with the other actor"
-        )
+        first = "runs it again on the tree as it is"
+        if now.failure and now.failure.code == LEFTOVERS:
+            first = "runs it again, once these files are removed, committed, or allowed by `doc_whitelist`"
+        return f"`orchestrator retry{option}` {first}; `orchestrator skip{option}` goes on with the other actor"
     if now.exit:
         return f"`orchestrator resume{option}` clears it"
     stamp = f"`orchestrator stamp{option} {now.expected_actor} fail`"

@@ -52,6 +52,7 @@ DONE = {Actor.GALPH: Status.WAITING_RALPH, Actor.RALPH: Status.COMPLETE}
 SCOPE = "scope"
 SECRET = "secret"  # noqa: S105 - the code of a failure
 TOO_LARGE = "too-large"
+LEFTOVERS = "leftovers"
 CONFLICT = "conflict"
 """The code of a failure whose work does not go together with what was committed meanwhile."""
 ACCEPTED = {

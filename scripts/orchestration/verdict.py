@@ -11,7 +11,7 @@ from orchestration.git import Git
 from orchestration.journal import Claim, Ran, Turn
 from orchestration.scan import Scanner
 from orchestration.settings import ActorSettings, Config, Leftovers
-from orchestration.state import SCOPE, Failure
+from orchestration.state import LEFTOVERS, SCOPE, Failure
 from orchestration.tree import Change, Commit, Dirt
 from orchestration.work import Taken
 from orchestration.workspace import Workspace
@@ -171,7 +171,7 @@ class Judge:
             reason = (
                 f"{actor} left files uncommitted that it must not write: {paths} (actors.{actor}.leftovers is fail)"
             )
-            return _Verdict(head, Failure(reason=reason, code="leftovers"))
+            return _Verdict(head, Failure(reason=reason, code=LEFTOVERS))
         ref = self.collector.rescue(turn.claim, trees.now, head, "leftovers", besides=turn.pin)
         wanted = allowed if policy is Leftovers.KEEP else changes
         withheld = self._scanner.leftovers(head, wanted)
