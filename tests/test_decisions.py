@@ -27,7 +27,10 @@ def test_a_branch_goes_on_from_the_state_of_the_one_it_was_made_from(side: Proje
         "state-other-branch",
         "the state belongs to the branch main, and this is team/side",
     )
-    assert refused["remedy"] == "`git switch main`, or go on from it here: `orchestrator init --adopt`"
+    assert (
+        refused["remedy"]
+        == "`git switch main`; or, if that was renamed or this one goes on from it: `orchestrator init --adopt`"
+    )
     project.write("src/app.py", "a person's work\n")
     project.write("README.md", "staged\n")
     project.git("add", "README.md")

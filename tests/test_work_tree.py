@@ -854,6 +854,11 @@ def another_branch(project: Project) -> None:
     project.git("switch", "-qc", "feature")
 
 
+def unborn(project: Project) -> None:
+    """Make a branch that knows nothing of the tool."""
+    project.git("branch", "side", "HEAD^")
+
+
 def an_older_branch(project: Project) -> None:
     assert project.call("run", "-n", "1", "--agent", project.agent("exit 0"), "--json") == 0
     project.git("switch", "-q", "-c", "feature", "HEAD~2")
@@ -897,7 +902,8 @@ def running_state(project: Project) -> None:
         (another_branch, [], "state-other-branch", "`git switch main`"),
         (an_older_branch, [], "state-other-branch", "`git switch main`"),
         (another_branch, ["--branch", "main"], "wrong-branch", "`git switch main`"),
-        (another_branch, ["--branch", "nowhere"], "state-missing", "orchestrator init"),
+        (another_branch, ["--branch", "nowhere"], "wrong-branch", "`git switch -c nowhere`"),
+        (unborn, ["--branch", "side"], "wrong-branch", "`git switch side`"),
         (without_state_file, [], "state-missing", "orchestrator init"),
         (untracked_state, [], "state-not-committed", "orchestrator init"),
         (older_state, [], "state-backwards", "`orchestrator init --adopt`"),

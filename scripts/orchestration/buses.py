@@ -9,7 +9,7 @@ from orchestration.git import Git
 from orchestration.journal import Claim
 from orchestration.local_bus import LocalBus
 from orchestration.settings import Config
-from orchestration.workspace import Workspace, instance_id, working_branch
+from orchestration.workspace import Workspace, instance_id, refuse_operation, require_branch, working_branch
 
 
 def require_checked_out(git: Git, claim: Claim) -> None:
@@ -25,6 +25,18 @@ def require_checked_out(git: Git, claim: Claim) -> None:
             code="turn-on-other-branch",
             remedy=f"`git switch {claim.branch}`, and start again; or give the turn up: `orchestrator abandon`",
         )
+
+
+def require_configured(git: Git, config: Config) -> None:
+    """Refuse a start where the branch that is asked for is not checked out.
+
+    Raises:
+        Refused: nor is any, or there is no such branch; or an operation is in progress, which has left it.
+
+    """
+    if config.sync.branch and not git.has_checked_out(config.sync.branch):
+        refuse_operation(git)
+        require_branch(git, config.sync.branch, git.branch())
 
 
 def open_bus(

@@ -22,7 +22,7 @@ from orchestration.sharing import obstacles
 from orchestration.stale_locks import locks as locks_of_git
 from orchestration.stale_locks import others
 from orchestration.standstill import require_own, standstill
-from orchestration.workspace import refuse_links, refuse_operation
+from orchestration.workspace import refuse_links, refuse_operation, require_branch
 
 
 def repository(scene: Scene) -> Iterator[Finding]:
@@ -52,10 +52,14 @@ def branch(scene: Scene) -> Iterator[Finding]:
         refuse_operation(scene.git)
     except OrchestrationError as error:
         yield refused("branch", error)
-    if current != wanted:
-        found = f"the branch checked out is {current}, not {wanted}" if current else "HEAD is detached"
-        yield Finding("branch", Level.PROBLEM, found, f"`git switch {wanted}`")
-    elif wanted in {"main", "master", *_defaults(scene)}:
+    try:
+        require_branch(scene.git, wanted, current)
+    except OrchestrationError as error:
+        if not scene.git.resolve(f"refs/heads/{wanted}"):
+            raise
+        yield refused("branch", error)
+        return
+    if wanted in {"main", "master", *_defaults(scene)}:
         yield Finding(
             "branch",
             Level.ADVICE,

@@ -21,7 +21,7 @@ from orchestration.state import CONFLICT, SECRET, TOO_LARGE, WITHHELD, Failure, 
 from orchestration.tree import Change, Dirt
 from orchestration.verdict import Judge
 from orchestration.work import Summary, Survey, Taken
-from orchestration.workspace import refuse_operation
+from orchestration.workspace import refuse_operation, require_branch
 
 _BETWEEN = "\n  "
 
@@ -58,7 +58,7 @@ class GitWork:
         """
         dirt = self._git.dirt()
         refuse_operation(self._git)
-        self._require_branch(dirt)
+        require_branch(self._git, self._branch, dirt.branch)
         goes_on = carry is not None and carry.is_for(state.expected_actor, state.iteration)
         if not (goes_on or self._config.allow_dirty):
             self._require_clean(dirt, carry)
@@ -71,17 +71,6 @@ class GitWork:
     def _surveyed(self, dirt: Dirt, base: str) -> Survey:
         tree = self._collector.snapshot(dirt)
         return Survey(tree, tree != self._git.tree(base))
-
-    def _require_branch(self, dirt: Dirt) -> None:
-        wanted = self._branch
-        if dirt.branch is None:
-            raise Refused("HEAD is detached", code="detached-head", remedy=f"`git switch {wanted}`")
-        if dirt.branch != wanted:
-            raise Refused(
-                f"the branch checked out is {dirt.branch}, not {wanted}",
-                code="wrong-branch",
-                remedy=f"`git switch {wanted}`",
-            )
 
     def _catch_up(self, dirt: Dirt, base: str) -> None:
         """Bring the work tree forward to the remote's tip.

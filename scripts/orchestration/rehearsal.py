@@ -7,7 +7,7 @@ import msgspec
 from orchestration import agents, standing
 from orchestration.agents import Agent
 from orchestration.bus import Bus, View
-from orchestration.buses import open_bus
+from orchestration.buses import open_bus, require_configured
 from orchestration.clock import Clock
 from orchestration.collect import Collector, Trees, listed
 from orchestration.config import Resolved, routes
@@ -96,6 +96,8 @@ def rehearse(place: Workspace, resolved: Resolved, clock: Clock) -> Rehearsal:
         git = Git(loop, place.top, inherited())
         entry = Journal(place.journal).read()
         claim = claim_of(entry)
+        if place.git and not claim:
+            require_configured(git, config)
         bus = open_bus(place, config, git, claim.branch if claim else None)
         view = _view(bus, entry)
         state = view.state

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 import orchestration
 from orchestration import agents, sharing
 from orchestration.bus import Bus
-from orchestration.buses import open_bus, require_checked_out
+from orchestration.buses import open_bus, require_checked_out, require_configured
 from orchestration.ceilings import Meter, Spent
 from orchestration.clock import Clock, iso
 from orchestration.config import Resolved, routes
@@ -166,7 +166,7 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options, stops: St
     """Return the bus of this run.
 
     Raises:
-        Refused: HEAD is detached, a turn in progress belongs to another branch, or one actor's state is damaged.
+        Refused: the branch is not checked out, a turn in progress belongs to another, or one actor's state is damaged.
         UsageError: turns of one actor alone are asked for without git.
 
     """
@@ -179,6 +179,8 @@ def _bus(place: Workspace, config: Config, git: Git, options: Options, stops: St
     claim = claim_of(Journal(place.journal).read())
     if claim:
         require_checked_out(git, claim)
+    else:
+        require_configured(git, config)
     if options.solo is None:
         return open_bus(place, config, git, hurry=lambda: bool(stops.now()))
     local = LocalBus(git, place, working_branch(git, config.sync.branch), config.state_file)

@@ -20,7 +20,8 @@ def require_own(now: State, branch: str) -> None:
         raise Refused(
             f"the state belongs to the branch {now.branch}, and this is {branch}",
             code="state-other-branch",
-            remedy=f"`git switch {now.branch}`, or go on from it here: `orchestrator init --adopt`",
+            remedy=f"`git switch {now.branch}`; or, if that was renamed or this one goes on from it: "
+            "`orchestrator init --adopt`",
         )
 
 

@@ -146,6 +146,23 @@ def working_branch(git: Git, configured: str | None = None) -> str:
     return branch
 
 
+def require_branch(git: Git, wanted: str, current: str | None) -> None:
+    """Refuse to work on a branch that is not checked out.
+
+    Raises:
+        Refused: another is, HEAD is detached, or there is no such branch.
+
+    """
+    if current == wanted:
+        return
+    there = git.resolve(f"refs/heads/{wanted}")
+    if there and current is None:
+        raise Refused("HEAD is detached", code="detached-head", remedy=f"`git switch {wanted}`")
+    found = f"the branch checked out is {current}, not {wanted}" if there else f"there is no branch {wanted}"
+    remedy = f"`git switch {wanted}`" if there else f"name one that there is; or make it: `git switch -c {wanted}`"
+    raise Refused(found, code="wrong-branch", remedy=remedy)
+
+
 def refuse_operation(git: Git) -> None:
     """Refuse a merge, rebase, cherry-pick, revert or bisect in progress.
 
