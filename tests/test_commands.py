@@ -706,7 +706,7 @@ def test_the_checklist_names_does_proves_ticks_and_commits_one_task_after_the_ot
         (plan_of("A: x|```sh|touch done|```|check: exit 9"), "A", "ralph", "the check of A failed with exit code 9"),
         (plan_of("A: x"), "B", "ralph", "input.md names B, which is not in docs/fix_plan.md"),
         (plan_of("A: x"), None, "ralph", "input.md has no line `Do Now: TASK`"),
-        (None, "A", "ralph", "docs/fix_plan.md is missing"),
+        (None, "A", "ralph", "docs/fix_plan.md is missing: this agent does what is written there"),
         (b"- [ ] A: caf\xe9\n", "A", "ralph", "can't decode byte 0xe9"),
     ],
     ids=["cycle", "unknown dependency", "block", "check", "not in the plan", "no input", "no plan", "not UTF-8"],
@@ -732,6 +732,18 @@ def test_a_plan_that_cannot_be_worked_off_fails_the_turn_with_its_reason(
     assert not (project.path / "never").exists()
     if isinstance(plan, str):
         assert (project.path / "docs" / "fix_plan.md").read_text() == plan
+
+
+def test_the_plan_that_a_project_without_one_is_shown_can_be_worked_off(
+    project: Project, checklist: Callable[..., str]
+) -> None:
+    shown = checklist("galph", code=1).partition("\n")[2]
+    project.write("docs/fix_plan.md", shown)
+    project.commit("the plan that was shown")
+
+    assert "Assigned T1: Say hello." in checklist("galph")
+    assert "Did T1: Say hello." in checklist("ralph")
+    assert (project.path / "hello.txt").read_text() == "hello\n"
 
 
 def test_a_failing_block_fails_the_turn_and_leaves_the_work_for_retry(project: Project, capsys: Capture) -> None:

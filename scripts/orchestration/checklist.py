@@ -33,6 +33,13 @@ PLAN = Path("docs/fix_plan.md")
 HISTORY = "## Attempts History"
 REVIEW = Path("user_input.md")
 
+_HOW = """: this agent does what is written there, item for item, such as
+- [ ] T1: Say hello
+  ```sh
+  echo hello > hello.txt
+  ```
+  check: `test -f hello.txt`
+"""
 _ITEM = re.compile(r"^- \[(?P<tick>[ xX])\] (?P<id>[\w.-]+): (?P<title>.+)$")
 _DO_NOW = re.compile(r"^Do Now: (?P<id>[\w.-]+)", re.MULTILINE)
 
@@ -238,7 +245,7 @@ def main() -> int:
             own = agent.plan if actor == Actor.GALPH else agent.implement
             said = parts.get(prompt, own)()
     except FileNotFoundError as error:
-        return _fail(f"{error.filename} is missing: the checklist agent works off {PLAN}")
+        return _fail(f"{error.filename} is missing" + (_HOW if str(error.filename) == str(PLAN) else ""))
     except (TaskError, git.GitCommandError, ValueError) as error:  # ValueError: a file is not UTF-8, or not JSON
         return _fail(str(error))
     _say((said if prompt == names.router else f"\n### Turn Summary\n{said}").encode() + b"\n")
