@@ -1,15 +1,17 @@
 """Every way in leads to the same program, whatever the user's repository looks like."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import DOOR, Project
+from conftest import DOOR, Project, executable
 from orchestration import cli
 from orchestration.errors import Refused
+from pages import ROOT
 
 CONSOLE_SCRIPT = str(Path(sys.executable).with_name("orchestrator"))
 
@@ -81,3 +83,34 @@ def test_windows_is_refused_with_the_remedy() -> None:
         cli.require_posix("win32")
 
     assert (refused.value.exit_code, refused.value.remedy) == (3, "use WSL")
+
+
+def test_a_first_start_without_a_network_says_so_in_one_line(tmp_path: Path) -> None:
+    python = executable(
+        tmp_path / "python3",
+        f"""#!/bin/sh
+        case "$*" in
+        *"pip --version"*) exit 0 ;;
+        *"pip --python"*) echo "Traceback: no route to host" >&2; exit 1 ;;
+        esac
+        exec {sys.executable} "$@"
+        """,
+    )
+    for name in ("scripts/setup-venv", "pyproject.toml"):
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "clone" / name)
+
+    done = subprocess.run(
+        [tmp_path / "clone/scripts/setup-venv"],
+        env={**os.environ, "PATH": f"{Path(python).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    _, told = done.stderr.splitlines()
+    assert told.startswith("error: pip could not install what is needed, for which it needs a network once")
+    assert "no route to host" in Path(told.rpartition(" ")[2]).read_text()
+    assert not (tmp_path / "clone/.venv/ready").exists()
