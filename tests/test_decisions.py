@@ -72,13 +72,13 @@ def test_nothing_else_is_decided_about_a_state_that_is_another_branchs(
 def test_a_branchs_own_state_is_not_to_be_adopted_nor_one_of_no_branch(project: Project, capsys: Capture) -> None:
     tip = project.git("rev-parse", "HEAD")
     assert script(project, capsys, "init", "--adopt", code=3)["error"] == "adopt-own"
-    assert "the state is main's already" in person(project, capsys, "init", "--adopt", code=3)
+    assert "the state belongs to this branch, main, already" in person(project, capsys, "init", "--adopt", code=3)
     assert project.git("rev-parse", "HEAD") == tip
 
     text = (project.path / "sync" / "state.json").read_text()
     project.write("sync/state.json", text.replace('"main"', "null"))
     project.commit("anybody's")
-    assert "the state is main's already" in person(project, capsys, "init", "--adopt", code=3)
+    assert "the state belongs to this branch, main, already" in person(project, capsys, "init", "--adopt", code=3)
     assert project.call("run", "--once", "-q", "--agent", project.agent(QUIET)) == 0
 
 

@@ -82,7 +82,7 @@ def _own_branch(scene: Scene) -> str:
         known = scene.view.state.branch
     except OrchestrationError:
         known = None
-    return "git switch -c galph" + (" && orchestrator init --adopt" if known else "")
+    return "git switch -c agents" + (" && orchestrator init --adopt" if known else "")
 
 
 def state(scene: Scene) -> Iterator[Finding]:

@@ -126,7 +126,9 @@ def adopt(moment: Moment) -> Decided:
     went_back = moment.state.epoch < moment.seen.epoch or moment.state.iteration < moment.seen.iteration
     if moment.state.branch in {None, moment.branch} and not went_back:
         raise Refused(
-            f"the state is {moment.branch}'s already", code="adopt-own", remedy="`orchestrator status` shows it"
+            f"the state belongs to this branch, {moment.branch}, already",
+            code="adopt-own",
+            remedy="`orchestrator status` shows it",
         )
     return Decided("adopt", state.adopted(moment.state, moment.token, moment.clock.now()))
 
