@@ -200,6 +200,14 @@ def _programs(folder: Path) -> Path:
     return folder
 
 
+def _folder(folder: Path) -> Path:
+    """Make an empty folder, for a git that nobody has told how to call a first branch."""
+    path = folder / "project"
+    path.mkdir()
+    subprocess.run(["git", "config", "--global", "--unset", "init.defaultBranch"], check=True)
+    return path
+
+
 def _empty(folder: Path) -> Path:
     made = repository(folder / "project")
     made.write("my-agent.sh", "#!/bin/sh\nexit 0\n").chmod(0o755)
@@ -225,5 +233,5 @@ def _clone(folder: Path) -> Path:
     return path
 
 
-GROUNDS: dict[str, Callable[[Path], Path]] = {"project": _project, "empty": _empty, "clone": _clone}
-"""Where a session may run: a project that `init` has set up, one that knows nothing of it, this project itself."""
+GROUNDS: dict[str, Callable[[Path], Path]] = {"project": _project, "empty": _empty, "folder": _folder, "clone": _clone}
+"""Where a session may run: a project that `init` has set up, one that knows nothing of it, a folder, this project."""
