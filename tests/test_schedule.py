@@ -25,7 +25,8 @@ def odd(tmp_path: Path) -> Project:
 
 def entry(project: Project, capsys: Capture, *args: str) -> tuple[str, list[str]]:
     """Return the PATH of a printed entry, and its line: the schedule's five words and the command."""
-    lines = [line for line in person(project, capsys, "init", "--cron", *args).splitlines() if line[0] != "#"]
+    printed = script(project, capsys, "init", "--cron", *args)["cron"]
+    lines = [line for line in printed.splitlines() if line[0] != "#"]
     path, line = lines
     assert path.startswith("PATH=")
     return path.removeprefix("PATH="), line.split(" ", 5)
@@ -104,12 +105,35 @@ def test_printing_changes_nothing(bare_project: Project, capsys: Capture) -> Non
     assert everything(bare_project.path) == before
 
 
+@pytest.mark.parametrize("which", ["--cron", "--systemd"])
+def test_a_schedule_whose_every_start_would_be_refused_is_printed_with_a_warning(
+    bare_project: Project, capsys: Capture, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    def warned(*args: str) -> str:
+        capsys.readouterr()
+        assert bare_project.call("init", which, *args) == 0
+        told = capsys.readouterr()
+        assert "run --once -q" in told.out
+        return told.err
+
+    monkeypatch.setenv("ORCHESTRATION_AGENT_DEFAULT", "checklist")  # which cron and systemd know nothing of
+    assert "every start would be refused: no agent is configured to run supervisor.md for galph" in warned()
+    assert "no agent is configured to run main.md for ralph" in warned("--role", "ralph")
+    bare_project.write("orchestration.yaml", "agent: {default: checklist}\n")
+    assert "every start would be refused: sync/state.json on main: the state file is missing" in warned()
+    assert "`orchestrator doctor`, as it stands, without --agent" in warned()
+    assert bare_project.call("init") == 0
+    assert warned() == ""
+
+
 def test_units_are_written_once_and_never_over_another(project: Project, capsys: Capture, tmp_path: Path) -> None:
     there = tmp_path / "units"
     person(project, capsys, "init", "--systemd", str(there), "--role", "ralph")
     service = there / "orchestrator-project-ralph.service"
     written = service.read_text()
     assert "run --once -q --role ralph\n" in written
+    told = person(project, capsys, "init", "--systemd", str(there), "--role", "ralph", code=3)
+    assert f"{service}, {service.with_suffix('.timer')} exist: " in told
     (there / "orchestrator-project-ralph.timer").unlink()
 
     told = person(project, capsys, "init", "--systemd", str(there), "--role", "ralph", "--every", "5", code=3)

@@ -68,6 +68,11 @@ class Console:
         text = f"{click.style('error', fg='red')}: {error.message}\n  {error.remedy}  [{error.code}]"
         click.echo(text, err=True)  # noqa: TID251 - this is the one door
 
+    def warn(self, text: str, remedy: str) -> None:
+        """Print beside what a script reads what a person should know."""
+        self.flush()
+        click.echo(f"{click.style('warning', fg='yellow')}: {text}\n  {remedy}", err=True)  # noqa: TID251 - the same
+
     # --- for the daemon ----------------------------------------------------------------------------------------------
 
     def attach(self, watch: Watch, unwatch: Unwatch) -> None:

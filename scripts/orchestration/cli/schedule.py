@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 import click
 
 import orchestration
-from orchestration import files, schedule
+from orchestration import agents, files, schedule
+from orchestration.buses import open_bus
 from orchestration.cli.options import Here
+from orchestration.clock import SystemClock
+from orchestration.config import resolve
 from orchestration.console import Console
 from orchestration.environment import inherited
-from orchestration.errors import Refused
+from orchestration.errors import OrchestrationError, Refused
+from orchestration.git import Git
+from orchestration.layers import FILE
+from orchestration.process import Loop
 from orchestration.schedule import Job
 from orchestration.state import Actor
 
@@ -83,6 +89,7 @@ def show(place: Here, console: Console, planned: Planned, *, as_json: bool) -> N
         Refused: a unit's file exists.
 
     """
+    _warn(place, console, planned.role)
     root = place.workspace.root
     logs = root / place.resolved.config.logs_dir
     role, systemd = planned.role, planned.systemd
@@ -112,6 +119,20 @@ def show(place: Here, console: Console, planned: Planned, *, as_json: bool) -> N
     console.say("\n".join(line if systemd else f"# {line}" for line in lines))
 
 
+def _warn(place: Here, console: Console, role: str | None) -> None:
+    """Say what every start would be refused for: it is given no --agent, and none of this shell's variables."""
+    root, config = place.workspace.root, place.resolved.config
+    try:
+        file = root / FILE
+        found = resolve(file if file.exists() else None, {}, {}, root).config
+        agents.all_of(found, root, inherited(), Actor(role) if role else None)
+        with Loop(SystemClock()) as loop:
+            open_bus(place.workspace, config, Git(loop, place.workspace.top, inherited())).offline().look()
+    except OrchestrationError as error:
+        remedy = "first have nothing wrong with `orchestrator doctor`, as it stands, without --agent"
+        console.warn(f"every start would be refused: {error.message}", remedy)
+
+
 def _write(folder: Path, units: dict[str, str]) -> None:
     """Write the units, all or none.
 
@@ -121,8 +142,9 @@ def _write(folder: Path, units: dict[str, str]) -> None:
     """
     there = [unit for unit in units if (folder / unit).exists() or (folder / unit).is_symlink()]
     if there:
+        verb = "exists" if len(there) == 1 else "exist"
         raise Refused(
-            f"{', '.join(str(folder / unit) for unit in there)} exists: nothing is overwritten",
+            f"{', '.join(str(folder / unit) for unit in there)} {verb}: nothing is overwritten",
             code="path-taken",
             remedy="move it away, or name another folder",
         )
