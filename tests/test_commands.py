@@ -526,6 +526,40 @@ def test_an_interrupted_turn_is_run_again_however_often_and_is_no_failure(
     assert (project.state()["status"], project.journal()) == ("waiting-ralph", "idle")
 
 
+def test_a_typo_in_the_configuration_disarms_nothing_that_a_running_daemon_is_asked_with(
+    project: Project, gate: Gate, start: Start, capsys: Capture
+) -> None:
+    daemon = start("run", "--agent", gate.agent)
+    gate.turn()
+    project.write("orchestration.yaml", "limit: {iterations: 1}\n")
+    typo = "warning: orchestration.yaml:1: unknown key `limit`; the daemon that runs keeps what it has read"
+
+    assert typo in person(project, capsys, "status")
+    assert "galph" in person(project, capsys, "logs")
+    assert "unknown key `limit`" in person(project, capsys, "retry", code=2)
+    assert script(project, capsys, "stop", "--everywhere", code=2)["error"] == "config-unknown-key"
+    assert script(project, capsys, "pause") == {"paused": True}
+    assert (project.path / ".git/orchestration/control/pause").exists()
+    assert script(project, capsys, "stop", "--now") == {"asked": True, "pid": daemon.process.pid}
+
+    assert daemon.end() == 143
+    assert person(project, capsys, "pause", code=2).startswith("error: orchestration.yaml:1: unknown key `limit`")
+
+
+def test_a_typo_hides_no_daemon_that_does_without_git(project: Project, gate: Gate, start: Start) -> None:
+    project.write("orchestration.yaml", "sync: {git: false}\n")
+    assert project.call("init") == 0
+    daemon = start("run", "--agent", gate.agent)
+    gate.turn()
+    project.write("orchestration.yaml", "sink: {git: false}\n")
+
+    assert project.call("pause") == 0
+    assert (project.path / "sync/.orchestrator/control/pause").exists()
+    assert project.call("stop", "--now") == 0
+
+    assert daemon.end() == 143
+
+
 def test_a_second_interrupt_kills_at_once(project: Project, gate: Gate, start: Start) -> None:
     """The agent answers TERM and stays; the ladder alone would wait eight seconds."""
     stubborn = Path(gate.agent).rename(project.path.parent / "stubborn")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import click
 
 from orchestration.buses import open_bus
-from orchestration.cli.options import Here, anywhere, json_option
+from orchestration.cli.options import Here, at_any_time, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console, plain
 from orchestration.environment import inherited
@@ -60,7 +60,7 @@ class _Page(NamedTuple):
 @click.option(
     "-f", "--follow", "live", is_flag=True, help="Go on with what the newest run does, until it ends or Ctrl-C."
 )
-@anywhere
+@at_any_time
 @json_option
 def logs(  # noqa: PLR0913 - click's parameters
     *,

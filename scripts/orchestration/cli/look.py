@@ -3,7 +3,7 @@
 import click
 
 from orchestration import status as glance
-from orchestration.cli.options import Here, anywhere, configured, here, json_option
+from orchestration.cli.options import Here, at_any_time, configured, here, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.environment import inherited
@@ -28,7 +28,7 @@ def show_if_there(console: Console) -> None:
 
 
 @click.command()
-@anywhere
+@at_any_time
 @json_option
 def status(*, place: Here, as_json: bool) -> int:
     """Show whose turn it is, and what is unusual.

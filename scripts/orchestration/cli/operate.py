@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from orchestration import decisions
 from orchestration.ceilings import Meter
-from orchestration.cli.options import Here, anywhere, json_option
+from orchestration.cli.options import Here, anywhere, at_any_time, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.control import Control, Request
@@ -165,7 +165,7 @@ def _clear_exit(place: Here) -> decisions.Done | None:
     "--now", is_flag=True, help="End the running agent at once, as SIGTERM does; the turn is run again later."
 )
 @click.option("--everywhere", is_flag=True, help="Stop the daemons of all clones, by the exit flag at the remote.")
-@anywhere
+@at_any_time
 @json_option
 def stop(*, place: Here, now: bool, everywhere: bool, as_json: bool) -> int:
     """Stop the daemon of this clone, after its turn."""
@@ -173,6 +173,8 @@ def stop(*, place: Here, now: bool, everywhere: bool, as_json: bool) -> int:
     if everywhere:
         if now:
             raise click.UsageError("--now reaches this clone alone, and not --everywhere")
+        if place.wrong:
+            raise place.wrong
         done = decisions.stop_everywhere(place.workspace, _shared(place).resolved.config, SystemClock())
         if as_json:
             console.dump(done)
@@ -192,14 +194,15 @@ def stop(*, place: Here, now: bool, everywhere: bool, as_json: bool) -> int:
 
 
 @click.command()
-@anywhere
+@at_any_time
 @json_option
 def pause(*, place: Here, as_json: bool) -> int:
     """Hold the loop between turns, until `resume`.
 
     A later start waits too.
     """
-    Control(place.workspace.control).ask(Request.PAUSE)
+    holder = read_holder(place.workspace.own)
+    Control(Path(holder.control) if holder else place.workspace.control).ask(Request.PAUSE)
     console = Console(as_json=as_json)
     if as_json:
         console.dump({"paused": True})

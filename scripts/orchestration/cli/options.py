@@ -10,8 +10,11 @@ import click
 from orchestration import workspace
 from orchestration.clock import SystemClock
 from orchestration.config import Resolved, resolve
+from orchestration.console import Console
 from orchestration.environment import inherited
+from orchestration.errors import UsageError
 from orchestration.git import Git
+from orchestration.holder import read_holder
 from orchestration.keys import FLAGS, Leaf
 from orchestration.layers import FILE, from_flags, from_pairs
 from orchestration.process import Loop
@@ -67,11 +70,19 @@ def _parameter(flag: str) -> str:
 
 def anywhere(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--no-git` and `--sync-via-git`: where the turn lives that is looked at, or decided on."""
+    return _placing(function, here)
 
+
+def at_any_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the same to what a daemon that runs is asked or looked at with: a wrong configuration is no obstacle then."""
+    return _placing(function, here_at_any_time)
+
+
+def _placing(function: Callable[..., Any], find: Callable[[Mapping[str, str | bool]], "Here"]) -> Callable[..., Any]:
     @wraps(function)
     def placed(*, git: bool | None, shared: bool | None, **given: Any) -> Any:  # noqa: ANN401 - whatever it returns
         said = {"--git/--no-git": git, "--sync-via-git/--no-sync-via-git": shared}
-        return function(**given, place=here({flag: value for flag, value in said.items() if value is not None}))
+        return function(**given, place=find({flag: value for flag, value in said.items() if value is not None}))
 
     text = "Whether the turn lives in commits, or in the state file alone  [default: sync.git]"
     more = "Whether the turn is shared through the remote  [default: sync.via_git, else as the last turn was]"
@@ -83,10 +94,33 @@ json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="P
 
 
 class Here(NamedTuple):
-    """The workspace around the current folder, and its configuration."""
+    """The workspace around the current folder, and its configuration; `wrong` is why that is the defaults alone."""
 
     workspace: Workspace
     resolved: Resolved
+    wrong: UsageError | None = None
+
+
+def here_at_any_time(flags: Mapping[str, str | bool]) -> Here:
+    """Do as `here`; where that is wrong and a daemon runs, warn, and do with the defaults and these flags.
+
+    Raises:
+        GitError: as `here`.
+        UsageError: the configuration is wrong, and no daemon runs here.
+
+    """
+    try:
+        return here(flags)
+    except UsageError as error:
+        with Loop(SystemClock()) as loop:
+            found = workspace.find(Git(loop, Path.cwd(), inherited()), FILE)
+        resolved = resolve(None, {}, from_flags(flags), Path.cwd())
+        config = resolved.config
+        place = workspace.workspace(found, git=config.sync.git, state_file=config.state_file)
+        if read_holder(place.own) is None:
+            raise
+        Console().warn(f"{error.message}; the daemon that runs keeps what it has read", error.remedy)
+        return Here(place, resolved, error)
 
 
 def here(flags: Mapping[str, str | bool] | None = None, pairs: tuple[str, ...] = ()) -> Here:
