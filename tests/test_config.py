@@ -566,6 +566,11 @@ def test_an_executable_is_found_by_relative_path_from_where_the_person_stands_an
         ("no-such-program", "the agent 'no-such-program' was not found", "use `checklist`"),
         ("./plain.sh", "plain.sh' is not executable", "chmod +x "),
         ("./src", "src' was not found", "use `checklist`"),
+        ("plain.sh", "'plain.sh' was not found on PATH", "did you mean ./plain.sh?"),
+        ("cat -n", "'cat -n' was not found", "`agents: {NAME: {command: [cat, -n]}}`; then name it so: --agent NAME"),
+        ("no-such -n", "'no-such -n' was not found", "use `checklist`"),
+        ("codex", "'codex' was not found on PATH", "install codex"),
+        ("claud", "'claud' was not found", "did you mean claude?"),
         (
             "",
             "no agent is configured to run supervisor.md for galph",

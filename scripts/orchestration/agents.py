@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from orchestration.config import routes
 from orchestration.errors import UsageError
+from orchestration.executables import CHECKLIST, executable
 from orchestration.process import LADDER, Rung
 from orchestration.router import normalise
 from orchestration.settings import AgentDefinition, Config
@@ -21,7 +22,6 @@ from orchestration.state import Actor
 if TYPE_CHECKING:
     from orchestration.presets import Preset
 
-CHECKLIST = "checklist"
 AUTO = "auto"
 """The first preset that is installed."""
 _STOP = ("TERM 8", "KILL")
@@ -102,22 +102,6 @@ def _ladder(words: Sequence[str]) -> list[Rung]:
         number, _, grace = word.partition(" ")
         rungs.append((signal.Signals[f"SIG{number.removeprefix('SIG')}"], float(grace or 0)))
     return [*rungs, (signal.SIGKILL, 0.0)] if signal.SIGKILL not in dict(rungs) else rungs
-
-
-def _executable(word: str, root: Path, path: str | None) -> str:
-    import shutil  # noqa: PLC0415 - with it come bz2 and lzma, of which a look that names no agent has no need
-
-    found = shutil.which(str(root / word) if "/" in word else word, path=path)
-    if found is None:
-        there = (root / word).is_file() if "/" in word else False
-        raise UsageError(
-            f"the agent {word!r} {'is not executable' if there else 'was not found'}",
-            code="agent-not-found",
-            remedy=f"chmod +x {word}"
-            if there
-            else f"use `{CHECKLIST}`, a name under `agents:`, or an executable's path",
-        )
-    return found
 
 
 def choose(config: Config, actor: Actor, prompt: str, root: Path, environment: Mapping[str, str]) -> Agent:
@@ -238,7 +222,7 @@ def _require_zone(name: str, of: str) -> None:
 def _wrapped(made: AgentDefinition, command: Sequence[str], place: _Place) -> list[str]:
     """Return the whole command line; what runs inside a sandbox is found there."""
     first, *rest = [*made.wrap, *command]
-    return [_executable(first, *place), *rest]
+    return [executable(first, *place), *rest]
 
 
 def _installed(config: Config, root: Path, path: str | None) -> str:
