@@ -476,7 +476,7 @@ def be_flooded(folder: str, size: str) -> None:
     stage = Stage(Path(folder))
     with Loop(SystemClock()) as loop:
         console = Console()
-        console.attach(loop.watch, loop.unwatch)
+        console.attach(loop)
         runner = stage.runner(loop, console.output)
         before, begun = memory(), time.monotonic()
         result = runner.run(stage.job(f"head -c {size} /dev/zero >&2 & head -c {size} /dev/zero; wait"), unasked)

@@ -159,7 +159,7 @@ def hold(ports: Ports, entry: Held) -> Step:
             return Fenced(ports.lost or "") if lost() else ports.resting()
 
         if until > ports.clock.now():
-            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {iso(until)}"))
+            ports.emit(Waiting(why=f"{entry.why}; the next attempt begins at {iso(until)}", until=iso(until)))
         found = ports.runner.rest(until, over)
     if isinstance(found, Fenced):
         return fenced(ports, entry.turn, None, found.why)

@@ -8,14 +8,17 @@ import stat
 import sys
 from collections import deque
 from collections.abc import Callable
+from datetime import datetime
 from select import select
 from typing import Any, TextIO
 
 import click
 import msgspec
 
+from orchestration.countdown import Countdown
 from orchestration.environment import inherited
 from orchestration.errors import OrchestrationError
+from orchestration.event_loop import EventLoop
 from orchestration.events import AnyEvent, AttemptEnded, Notice, RunEnded, RunStarted, TurnEnded, TurnStarted, Waiting
 
 _QUEUE = 1 << 20
@@ -46,6 +49,9 @@ class Console:
         self._colour = stream.isatty() and "NO_COLOR" not in inherited()
         self._out = _Writer(stream)
         self._partial = b""
+        self._ticks = stream.isatty() and inherited().get("TERM") != "dumb" and not (quiet or as_json)
+        self._loop: EventLoop | None = None
+        self._countdown: Countdown | None = None
 
     # --- for commands ------------------------------------------------------------------------------------------------
 
@@ -75,13 +81,15 @@ class Console:
 
     # --- for the daemon ----------------------------------------------------------------------------------------------
 
-    def attach(self, watch: Watch, unwatch: Unwatch) -> None:
-        """Hand what a slow reader leaves to the loop."""
-        self._out.attach(watch, unwatch)
+    def attach(self, loop: EventLoop) -> None:
+        """Hand what a slow reader leaves to the loop, and have it count down on a terminal."""
+        self._loop = loop
+        self._out.attach(loop.watch, loop.unwatch)
 
     def detach(self) -> None:
         """Write what waits, and do without the loop again."""
         self.flush()
+        self._loop = None
         self._out.attach(None, None)
 
     def event(self, event: AnyEvent) -> None:
@@ -92,6 +100,8 @@ class Console:
         self._end_line()
         for line in self._lines(event):
             self.say(line)
+        if isinstance(event, Waiting) and event.until and self._ticks and self._loop:
+            self._countdown = Countdown(self._loop, datetime.fromisoformat(event.until), self._out.write)
 
     def output(self, data: bytes) -> None:
         """Show an agent's output, line by line behind a bar; control sequences stay in the log."""
@@ -116,6 +126,9 @@ class Console:
         return bar + plain(lines.decode(errors="replace")).replace("\n", f"\n{bar}")
 
     def _end_line(self) -> None:
+        if self._countdown:
+            self._countdown.end()
+            self._countdown = None
         if self._partial:
             partial, self._partial = self._partial, b""
             self.say(self._barred(partial))

@@ -77,9 +77,10 @@ class Notice(Event, frozen=True, kw_only=True, tag="notice"):
 
 
 class Waiting(Event, frozen=True, kw_only=True, tag="waiting"):
-    """Nothing can be done now, and why."""
+    """Nothing can be done now, and why; `until` (ISO 8601 UTC) if that is known."""
 
     why: str
+    until: str | None = None
 
 
 class RunEnded(Event, frozen=True, kw_only=True, tag="run-ended"):

@@ -72,7 +72,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         # Requests that stand were asked of an earlier daemon; who asks now waits for the card.
         stack.enter_context(held(place, clock.now(), partial(requests.withdraw, Request.STOP, Request.STOP_NOW)))
         loop = stack.enter_context(Loop(clock, catch=STOP_SIGNALS, adopt=become_subreaper()))
-        console.attach(loop.watch, loop.unwatch)
+        console.attach(loop)
         stack.callback(console.detach)
         notifier = stack.enter_context(_notifier(place, config, loop, console))
         refuse_other_turns(place, config.state_file)
