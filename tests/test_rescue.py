@@ -1,6 +1,7 @@
 """What was kept can be seen and comes back, and nothing that is there is overwritten."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -90,3 +91,65 @@ def test_an_ignored_file_or_a_folder_in_the_way_is_not_overwritten(failed: Proje
 
     assert (failed.path / path).read_text() == "only here\n"
     assert failed.dirt() == ""
+
+
+# --- dropped ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_dropped_is_told_and_can_be_had_back(failed: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    item = kept(failed, capfd)
+    ref = f"refs/rescue/{item['name']}"
+
+    assert failed.call("rescue", "drop", str(item["name"]), "1") == 0
+
+    told = capfd.readouterr().out
+    assert told.startswith(f"dropped {item['name']}  agent-failed: 5 paths\n")
+    assert failed.rescued() == []
+    subprocess.run(["sh", "-c", told.split("`")[1]], cwd=failed.path, check=True)
+    assert failed.git("rev-parse", ref) == item["commit"]
+    assert failed.call("rescue", "drop", "1", "--json") == 0
+    assert json.loads(capfd.readouterr().out) == [item]
+
+
+@pytest.mark.parametrize("names", [["1", "nothing"], ["refs/heads/main"], ["main"]])
+def test_a_name_that_means_no_rescue_ref_drops_nothing(failed: Project, names: list[str]) -> None:
+    before = failed.git("for-each-ref")
+
+    assert failed.call("rescue", "drop", *names) == 2
+
+    assert failed.git("for-each-ref") == before
+
+
+def test_nothing_is_dropped_amid_a_turn(failed: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    assert failed.call("retry") == 0
+    failed.run("run", "--agent", failed.agent("exit 0", "fine"), env={"GALPH_FAILPOINT": "turn.ran:KILL"})
+    before = failed.rescued()
+
+    assert failed.call("rescue", "drop", "1") == 3
+
+    assert "turn-open" in capfd.readouterr().err
+    assert failed.rescued() == before
+
+
+def test_a_turn_that_changed_nothing_is_given_up_without_a_ref(project: Project) -> None:
+    project.run("run", "--agent", project.agent("exit 0"), env={"GALPH_FAILPOINT": "turn.ran:KILL"})
+
+    done = project.run("abandon")
+
+    assert (done.returncode, done.stdout) == (0, "given up\n")
+    assert project.rescued() == []
+
+
+@pytest.mark.parametrize(
+    ("work", "subject"),
+    [("echo 1 >new.txt", "new.txt"), ("echo 1 >new.txt; git add new.txt; git commit -qm mine", "")],
+    ids=["uncommitted", "committed"],
+)
+def test_what_is_given_up_is_in_the_ref_that_is_named(project: Project, work: str, subject: str) -> None:
+    project.run("run", "--agent", project.agent(work), env={"GALPH_FAILPOINT": "turn.ran:KILL"})
+
+    told = project.run("abandon").stdout
+
+    ref = told.removeprefix("given up; its work is kept in ").strip()
+    assert project.git("show", f"{ref}:new.txt") == "1"
+    assert project.git("diff", "--name-only", f"{ref}^", ref) == subject

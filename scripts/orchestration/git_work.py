@@ -163,15 +163,17 @@ class GitWork:
 
     def keep(self, turn: Turn, why: str) -> str:
         """Put the tree as it is into a rescue ref, if it differs from HEAD, or if no branch holds HEAD."""
-        return self._keep(turn, why, self._git.dirt())
+        return self._keep(turn, why, self._git.dirt())[0]
 
-    def _keep(self, turn: Turn, why: str, dirt: Dirt, left: str | None = None) -> str:
+    def _keep(self, turn: Turn, why: str, dirt: Dirt, left: str | None = None) -> tuple[str, str | None]:
+        """Do what `keep` does; return also the ref, if there is one."""
         head = dirt.head or turn.claim.base
         tree = left or self._collector.snapshot(dirt._replace(head=head))
-        if dirt.branch is None or tree != self._git.tree(head):
-            ref = self._collector.rescue(turn.claim, tree, head, why)
-            self._tell("rescued", f"{turn.name}: the work tree as it was is kept in {ref}")
-        return tree
+        if dirt.branch is not None and tree == self._git.tree(head):
+            return tree, None
+        ref = self._collector.rescue(turn.claim, tree, head, why)
+        self._tell("rescued", f"{turn.name}: the work tree as it was is kept in {ref}")
+        return tree, ref
 
     def take(self, entry: Ran) -> Taken | Fenced | None:
         """Judge what the agent did to the repository, and commit or keep what it left uncommitted."""
@@ -257,12 +259,13 @@ class GitWork:
         if checked.turn.pin and checked.unpin:
             self._collector.drop(checked.turn.pin)
 
-    def abandon(self, turn: Turn, head: str | None, why: str) -> str:
-        """Keep commits and tree of a turn that is not published; return the ref of the commits."""
+    def abandon(self, turn: Turn, head: str | None, why: str) -> str | None:
+        """Keep commits and tree of a turn that is not published; return the ref of the commits, else of the tree."""
         head = head or self._git.resolve(f"refs/heads/{turn.claim.branch}") or turn.claim.base
-        ref = self._collector.rescue(turn.claim, self._git.tree(head), head, why)
-        self.keep(turn, why)
-        return ref
+        is_worked_on = head != turn.claim.base
+        commits = self._collector.rescue(turn.claim, self._git.tree(head), head, why) if is_worked_on else None
+        _, tree = self._keep(turn, why, self._git.dirt())
+        return commits or tree
 
     def summary(self, base: str, head: str) -> Summary:
         """Tell what lies between two commits."""

@@ -60,6 +60,19 @@ def one(git: Git, name: str) -> Kept:
     raise UsageError(f"{name!r} {what}", code="rescue-unknown", remedy="`orchestrator rescue list` names them")
 
 
+def drop(git: Git, names: Sequence[str]) -> list[Kept]:
+    """Delete the refs that the names mean, all or none; return what they held, which git keeps for a while.
+
+    Raises:
+        UsageError: a name means none or several.
+
+    """
+    found = {item.name: item for item in [one(git, name) for name in names]}
+    for item in found.values():
+        git.delete_ref(PREFIX + item.name, item.commit)
+    return list(found.values())
+
+
 def patch(git: Git, item: Kept) -> str:
     """Return what a kept tree holds, as `git show` prints it."""
     return git.ask(

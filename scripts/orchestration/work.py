@@ -79,7 +79,7 @@ class Work(Protocol):
         """Drop what only this turn needed."""
 
     def abandon(self, turn: Turn, head: str | None, why: str) -> str | None:
-        """Keep the work of a turn that is not published; return the ref, None where nothing can be kept."""
+        """Keep the work of a turn that is not published; return the ref, None where there is none."""
 
     def summary(self, base: str, head: str) -> Summary:
         """Tell what lies between two heads."""

@@ -9,6 +9,7 @@ from orchestration.console import Console
 from orchestration.environment import inherited
 from orchestration.errors import Refused
 from orchestration.git import Git
+from orchestration.journal import Journal
 from orchestration.lock import held
 from orchestration.process import Loop
 from orchestration.remote import Remote
@@ -95,6 +96,29 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
         console.say(f"  restored  {path}")
     if not written:
         console.say("everything is as it was kept")
+    return 0
+
+
+@rescue.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@json_option
+def drop(*, names: tuple[str, ...], as_json: bool) -> int:
+    """Delete the refs of NAME..., and nothing else; print how each is had back.
+
+    All or none: a NAME that means no ref, or several, drops nothing. git keeps the bytes for some weeks
+    (`gc.pruneExpire`). Not while a daemon runs or a turn is in progress here.
+    """
+    console = Console(as_json=as_json)
+    place, clock = _place(), SystemClock()
+    with held(place, clock.now()), Loop(clock) as loop:
+        Journal(place.journal).between_turns()
+        dropped = kept.drop(Git(loop, place.top, inherited()), names)
+    if as_json:
+        console.dump(dropped)
+        return 0
+    for item in dropped:
+        console.say(f"dropped {item.name}  {item.why}: {len(item.paths)} path{'s' * (len(item.paths) != 1)}")
+        console.say(f"  back with `git update-ref {kept.PREFIX}{item.name} {item.commit}`")
     return 0
 
 
