@@ -254,6 +254,13 @@ def test_route_says_which_prompt_and_why_and_takes_the_options_of_run(project: P
     assert person(project, capsys, "route") == "ralph · iteration 1 · main.md: ralph's own prompt\n"
 
 
+def test_a_prompt_that_the_allowlist_keeps_out_is_refused_before_a_turn(project: Project, capsys: Capture) -> None:
+    words = ("run", "--agent", project.agent("touch ran"), "--router-allowlist", "main.md,reviewer.md")
+    assert script(project, capsys, *words, code=2)["error"] == "route-unlisted"
+    assert "supervisor.md" in person(project, capsys, *words, code=2)
+    assert not (project.path / "ran").exists()
+
+
 # --- deciding --------------------------------------------------------------------------------------------------------
 
 # commands in order | iteration, expected actor, status after them | what the last commit says

@@ -382,6 +382,22 @@ ROWS = [
     Row(file("spec_bootstrap: {}\n"), "configuration", WARNING, "orchestration.yaml:1: `spec_bootstrap`", "delete"),
     Row(file("router: {promt: x}\n"), "configuration", PROBLEM, "orchestration.yaml:1: unknown key", "`router.prompt`"),
     Row(nothing, "configuration", PROBLEM, "`limits.iterations` is 'many'", "a whole number", ["-n", "many"]),
+    Row(nothing, "configuration", WARNING, "names foo.md, which no turn runs", "", ["--agent-prompt", "foo=checklist"]),
+    Row(
+        file("agent: {prompts: {revewer.md: checklist}}\n"),
+        "configuration",
+        WARNING,
+        "orchestration.yaml:1: `agent.prompts` names revewer.md, which no turn runs; did you mean reviewer.md?",
+        "correct it",
+    ),
+    Row(file("notify: {command: [tell-me]}\n"), "configuration", WARNING, "'tell-me' was not found", "correct"),
+    Row(
+        file("actors: {ralph: {gates: [X=1 pytset -q]}}\n"),
+        "configuration",
+        WARNING,
+        "actors.ralph.gates: 'pytset' was not found: `X=1 pytset -q` would fail every turn",
+        "install it",
+    ),
     Row(variable, "configuration", PROBLEM, "ORCHESTRATION_AGENT_DEFALT", "ORCHESTRATION_AGENT_DEFAULT"),
     Row(nothing, "sharing", OK, "not shared with other clones"),
     Row(hub, "sharing", OK, "origin has main at ", args=["--sync-via-git"]),
@@ -529,7 +545,17 @@ def to_be_retried(bench: Bench) -> None:
     bench.project.write("README.md", "a person helps\n")
 
 
-@pytest.mark.parametrize("arrange", [ignored, untracked, carried, to_be_retried, Bench.killed])
+def gates(bench: Bench) -> None:
+    """Set gates whose first word only a shell can judge, or finds, and a command that is there."""
+    file('actors: {ralph: {gates: ["[ -e x ]", "cd src && ls", "(exit 0)", "test -d src", "./run.sh"]}}\n')(bench)
+    bench.project.write(
+        "orchestration.yaml", (bench.here / "orchestration.yaml").read_text() + "notify: {command: [./run.sh]}\n"
+    )
+    executable(bench.here / "run.sh", "#!/bin/sh\n")
+    bench.project.commit("programs")
+
+
+@pytest.mark.parametrize("arrange", [ignored, untracked, carried, to_be_retried, Bench.killed, gates])
 def test_what_a_run_would_take_is_no_problem(arrange: Callable[[Bench], None], bench: Bench, capsys: Capture) -> None:
     arrange(bench)
 
@@ -651,7 +677,7 @@ def test_what_it_says_to_type_leads_from_an_empty_folder_to_a_run(
     assert {finding.level for finding in findings} == {OK}
     assert code == 0
     assert bench.project.call("run", "--once", "--agent", bench.project.agent("exit 0")) == 0
-    assert bench.project.git("branch", "--show-current") == "galph"
+    assert bench.project.git("branch", "--show-current") == "agents"
 
 
 def test_a_branch_of_its_own_goes_on_after_turns_on_another_and_that_one_still_can(
@@ -663,7 +689,7 @@ def test_a_branch_of_its_own_goes_on_after_turns_on_another_and_that_one_still_c
     type_remedy(bench, capsys, "branch")
 
     assert bench.project.call("run", "--json", "-n", "1", "--agent", agent) == 0
-    assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("galph", 4)
+    assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("agents", 4)
     bench.project.git("switch", "--quiet", "main")
     assert bench.project.call("run", "--json", "-n", "1", "--agent", agent) == 0
     assert (bench.project.state()["branch"], bench.project.state()["iteration"]) == ("main", 4)

@@ -264,6 +264,22 @@ def test_a_narrow_allowlist_binds_every_decision() -> None:
     assert decide(Routes(allowlist=("supervisor.md", "reviewer.md")), actor=RALPH) == "route-unlisted"
 
 
+@pytest.mark.parametrize(
+    ("routes", "unlisted"),
+    [
+        (Routes(allowlist=("main.md",)), ["supervisor.md", "reviewer.md"]),
+        (Routes(allowlist=("main.md",), router="router.md"), ["supervisor.md", "reviewer.md"]),
+        (Routes(allowlist=("main.md",), router="router.md", mode=Mode.ONLY), []),
+        (Routes(allowlist=("other.md",), router="router.md", mode=Mode.FIRST), ["main.md"]),
+        (Routes(allowlist=("other.md",), enabled=False), []),
+    ],
+)
+def test_what_the_allowlist_keeps_out_is_known_before_a_turn(routes: Routes, unlisted: list[str]) -> None:
+    assert routes.unlisted(["supervisor.md", "main.md", "reviewer.md", "router.md"][: 4 if routes.router else 3]) == (
+        unlisted
+    )
+
+
 def test_a_wide_allowlist_does_not_open_the_gate() -> None:
     wide = Routes(allowlist=tuple(sorted(FILES)), router="router.md")
     for name in sorted(FILES - {"supervisor.md", "reviewer.md"}):

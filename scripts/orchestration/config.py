@@ -56,7 +56,19 @@ def resolve(file: Path | None, environment: Mapping[str, str], flags: Mapping[Ke
     config = msgspec.convert(tree, Config)
     config = replace(config, agent=_stacked(config, layers))
     _check(config, sources)
-    return Resolved(config, sources, warnings)
+    return Resolved(config, sources, [*warnings, *_never_run(config, sources)])
+
+
+def _never_run(config: Config, sources: Mapping[str, str]) -> list[str]:
+    """Name the prompts of `agent.prompts` that no turn can run: typing errors, most likely."""
+    names = routes(config)
+    known = [*dict.fromkeys([names.supervisor, names.main, names.reviewer, *names.allowed, names.router or ""])]
+    found = [(name, nearest(name, known)) for name in config.agent.prompts if name not in known]
+    where = sources.get("agent.prompts", FILE)
+    return [
+        f"{where}: `agent.prompts` names {name}, which no turn runs" + (f"; did you mean {near}?" if near else "")
+        for name, near in found
+    ]
 
 
 def _source(key: Key, layers: Sequence[Mapping[Key, Value]]) -> str:

@@ -48,6 +48,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         """The prompts that may run at all; by default the configured ones."""
         return tuple(self.allowlist) or (self.supervisor, self.main, self.reviewer)
 
+    def unlisted(self, prompts: Sequence[str]) -> list[str]:
+        """Return those of the prompts that the allowlist keeps from running, where they would."""
+        chosen = (self.supervisor, self.reviewer) if self.router and self.mode is not Mode.DEFAULT else ()
+        free = (*self.allowed, self.router, *(name for name in chosen if name != self.main))
+        return [name for name in prompts if self.enabled and name not in free]
+
     def own(self, actor: Actor) -> str:
         """Return the prompt that is this actor's own."""
         return self.supervisor if actor is Actor.GALPH else self.main

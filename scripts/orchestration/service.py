@@ -125,12 +125,20 @@ def _notifier(place: Workspace, config: Config, loop: Loop, console: Console) ->
 
 
 def _require_prompts(place: Workspace, config: Config, only: Actor | None) -> None:
-    """Refuse to pay an agent when a later turn's prompt is missing.
+    """Refuse to pay an agent when a later turn's prompt is missing, or kept from running.
 
     Raises:
-        UsageError: it has no file.
+        UsageError: it has no file, or is not on the allowlist.
 
     """
+    names = routes(config)
+    unlisted = names.unlisted([prompt for actor, prompt in agents.jobs(config) if only in {None, actor}])
+    if unlisted:
+        raise UsageError(
+            f"not on the allowlist ({', '.join(names.allowed)}): {', '.join(dict.fromkeys(unlisted))}",
+            code="route-unlisted",
+            remedy="add it to `router.allowlist`, or name a listed one",
+        )
     folder = place.root / config.prompts_dir
     if not (only or folder.is_dir()):
         return  # not set up at all, as the missing state says

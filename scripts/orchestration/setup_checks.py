@@ -11,10 +11,14 @@ from pathlib import Path
 from orchestration.agents import jobs
 from orchestration.clock import iso
 from orchestration.config import routes
+from orchestration.environment import for_agent
 from orchestration.errors import OrchestrationError
+from orchestration.executables import located
 from orchestration.findings import Finding, Level, Scene, refused
 from orchestration.layers import FILE
+from orchestration.process import Request
 from orchestration.router import Routes
+from orchestration.state import Actor
 from orchestration.watch import watching
 
 GIT = (2, 38)
@@ -22,6 +26,9 @@ GIT = (2, 38)
 LITTLE, NOTHING = 1 << 30, 100 << 20
 """Free bytes below which a disk is worth a warning, and below which a run will fail."""
 
+_ASSIGNED = re.compile(r"\w+=")
+_PLAIN = re.compile(r"[\w./+-]+")
+"""A first word of a gate that the shell takes as it is."""
 _YEARS = range(2025, 2100)
 _SKEW = timedelta(minutes=1)
 """How far two machines' clocks may be apart before it is told."""
@@ -55,7 +62,8 @@ def configuration(scene: Scene) -> Iterator[Finding]:
     yield from (refused("configuration", error) for error in scene.unknown.values())
     resolved = scene.resolved
     for warning in resolved.warnings:
-        yield Finding("configuration", Level.WARNING, warning, "delete the line")
+        yield Finding("configuration", Level.WARNING, warning, "correct it, or delete the line")
+    yield from _programs(scene)
     if scene.file is None:
         yield Finding(
             "configuration",
@@ -65,6 +73,26 @@ def configuration(scene: Scene) -> Iterator[Finding]:
         )
     else:
         yield Finding("configuration", Level.OK, f"{scene.file} can be read")
+
+
+def _programs(scene: Scene) -> Iterator[Finding]:
+    """Look for what is started beside agents: the command that tells a person, and the first word of every gate."""
+    config, path = scene.config, scene.environment.get("PATH")
+    told = config.notify.command
+    if told and located(told[0], scene.root, path) is None:
+        found = f"notify.command: {told[0]!r} was not found, or is not executable: nobody would be told"
+        yield Finding("configuration", Level.WARNING, found, "correct `notify.command`, or `chmod +x` it")
+    for actor in Actor:
+        for gate in config.actors.of(actor).gates:
+            word = next((word for word in gate.split() if not _ASSIGNED.match(word)), "")
+            if _PLAIN.fullmatch(word) and not _shell_knows(scene, word):
+                found = f"actors.{actor}.gates: {word!r} was not found: `{gate}` would fail every turn"
+                yield Finding("configuration", Level.WARNING, found, "install it, or correct the gate")
+
+
+def _shell_knows(scene: Scene, word: str) -> bool:
+    ask = ["/bin/sh", "-c", 'command -v "$1"', "sh", word]
+    return scene.here.loop.run(Request(argv=ask, cwd=scene.root, env=for_agent(scene.environment))).code == 0
 
 
 def prompts(scene: Scene) -> Iterator[Finding]:
@@ -94,8 +122,7 @@ def _missing(scene: Scene, needed: Sequence[str]) -> Iterator[Finding]:
 
 
 def _unlisted(names: Routes, needed: Sequence[str]) -> Iterator[Finding]:
-    unlisted = [name for name in needed if names.enabled and name not in (*names.allowed, names.router)]
-    if unlisted:
+    if unlisted := names.unlisted(needed):
         found = f"not on the allowlist ({', '.join(names.allowed)}): {', '.join(unlisted)}"
         yield Finding("prompts", Level.PROBLEM, found, "add it to `router.allowlist`, or name a listed one")
 
