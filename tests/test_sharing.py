@@ -104,6 +104,7 @@ def test_stop_everywhere_lets_the_turn_end_and_then_stops_both_until_resume(two:
         until(sleeper.there.exists)
         told = script(two.person(), capsys, "stop", "--everywhere")
         assert "operator=stop" in told["subject"]
+        assert told["next"] == "once the turn in progress has ended, `orchestrator resume` clears it"
         again = script(two.person(), capsys, "stop", "--everywhere")
         assert again["commit"] is None
         sleeper.go.touch()
@@ -123,6 +124,14 @@ def test_stop_everywhere_lets_the_turn_end_and_then_stops_both_until_resume(two:
 def test_stop_everywhere_is_for_a_shared_turn(project: Project, capsys: Capture) -> None:
     assert script(project, capsys, "stop", "--everywhere", "--no-sync-via-git", code=3)["error"] == "not-shared"
     assert "--now reaches this clone alone" in person(project, capsys, "stop", "--everywhere", "--now", code=2)
+
+
+def test_without_a_remote_or_a_turn_that_runs_a_takeover_says_so(project: Project, two: Pair, capsys: Capture) -> None:
+    for words in (("takeover", "--nonce", "0" * 32), ("stop", "--everywhere")):
+        refused = script(project, capsys, *words, code=3)
+        assert (refused["error"], "`git remote add origin ADDRESS`" in refused["remedy"]) == ("remote-unknown", True)
+
+    assert script(two.person(), capsys, "takeover", "--nonce", "0" * 32, code=3)["error"] == "operator-not-now"
 
 
 def test_status_tells_who_runs_the_turn_from_any_clone_and_also_without_the_remote(two: Pair, capsys: Capture) -> None:
@@ -251,7 +260,8 @@ def test_stop_everywhere_tells_what_refuses_it_and_tries_again_where_somebody_wa
     assert two.state()["exit"] is False
 
     Path(f"{count}.most").write_text("12")
-    assert "operator=stop" in script(third, capsys, "stop", "--everywhere")["subject"]
+    stopped = script(third, capsys, "stop", "--everywhere")
+    assert ("operator=stop" in stopped["subject"], stopped["next"]) == (True, "`orchestrator resume` clears it")
     assert (two.state()["exit"], two.state()["epoch"]) == (True, 1)
     assert "the exit flag is set already" in person(third, capsys, "stop", "--everywhere")
     assert person(third, capsys, "resume", "--sync-via-git").startswith("[SYNC i=1] operator=resume")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from orchestration import state
+from orchestration import sharing, state
 from orchestration.bus import Bus, decisions
 from orchestration.buses import open_bus
 from orchestration.ceilings import Meter
@@ -110,13 +110,14 @@ def takeover(nonce: str) -> Change:
     """Decide that the running turn, the one with this nonce, stands open again; its holder is fenced off."""
 
     def change(moment: Moment) -> Decided:
+        after = state.taken_over(moment.state, moment.token, moment.clock.now())
         if moment.state.nonce != nonce:
             raise Refused(
                 f"the turn in progress has the nonce {moment.state.nonce}, not {nonce}",
                 code="takeover-other",
                 remedy="look again: `orchestrator status`; somebody has moved on",
             )
-        return Decided("takeover", state.taken_over(moment.state, moment.token, moment.clock.now()))
+        return Decided("takeover", after)
 
     return change
 
@@ -169,6 +170,8 @@ def _post(workspace: Workspace, config: Config, change: Change, clock: Clock) ->
         refuse_other_turns(workspace, config.state_file)
         git = Git(loop, workspace.top, inherited())
         bus = open_bus(workspace, config, git.with_identity() if workspace.git else git)
+        if isinstance(bus, RemoteBus):
+            sharing.require_remote(git, config.sync.remote)
         journal = Journal(workspace.journal)
         idle = _between_turns(journal, bus).on(bus.branch)
         view = bus.look()
@@ -228,6 +231,7 @@ def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
                 code="not-shared",
                 remedy="`orchestrator stop` stops the daemon here; or add --sync-via-git",
             )
+        sharing.require_remote(git, config.sync.remote)
         for _ in range(_TRIES):
             view = bus.look()
             now = view.state
@@ -235,13 +239,14 @@ def stop_everywhere(workspace: Workspace, config: Config, clock: Clock) -> Done:
             if now.exit:
                 return Done("the exit flag is set already", None, now.exit_reason or "")
             after = replace(now, exit=True, exit_reason=f"`orchestrator stop --everywhere` at {iso(clock.now())}")
+            then = "once the turn in progress has ended, `orchestrator resume` clears it"
             if now.status not in state.RUNNING.values():
+                then = "`orchestrator resume` clears it"
                 token = Token(now.epoch + 1, instance_id(workspace), secrets.token_hex(16))
                 after = replace(after, epoch=token.epoch, holder=token.holder, nonce=token.nonce)
             commit = bus.stamp(view.tip, now, after, operator="stop").commit
             trouble = bus.remote.push(commit, view.tip)
             if trouble is None:
-                then = "once the turn in progress has ended, `orchestrator resume` clears it"
                 return Done(state.subject(now, after, operator="stop"), commit, then)
             if trouble.kind not in _LOOK_AGAIN:
                 raise raised(trouble, bus.remote.name)

@@ -48,6 +48,17 @@ def require(git: Git, sync: SyncSettings) -> None:
         raise obstacle
 
 
+def require_remote(git: Git, remote: str) -> None:
+    """Refuse to ask a remote that this clone does not know.
+
+    Raises:
+        Refused: code `remote-unknown`.
+
+    """
+    for obstacle in _address(git, remote):
+        raise obstacle
+
+
 def _version(git: Git) -> Iterator[Refused]:
     found = re.search(r"(\d+)\.(\d+)", git.ask("version"))
     version = (int(found[1]), int(found[2])) if found else (0, 0)
