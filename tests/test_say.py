@@ -181,7 +181,10 @@ def test_a_word_is_merged_into_the_turn_that_runs_on_another_machine(tmp_path: P
         galph.wait(timeout=60)
     assert galph.returncode == 0
     assert "Mind the gap." in word(scene.two.hub)
+    told = person(scene.two.ralph, capsys, "say", "And the step.", "--sync-via-git")
+    assert told.endswith(" at origin/main; it is here with the next turn\n")
     assert scene.two.turn("ralph") == 0
+    assert "And the step." in word(scene.two.ralph)
     scene.two.check()
 
 

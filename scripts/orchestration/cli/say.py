@@ -1,6 +1,7 @@
 """`orchestrator say`: a word to both actors."""
 
 import sys
+from typing import NamedTuple
 
 import click
 
@@ -35,19 +36,28 @@ def say(*, place: Here, text: str, as_json: bool) -> int:
     if not said.strip() or len(said.encode(errors="surrogateescape")) > _MOST:
         what = "nothing is said" if not said.strip() else f"that is more than {_MOST >> 10} KiB"
         raise UsageError(what, code="say-nothing", remedy='`orchestrator say "..."`, or `-` and standard input')
-    commit, waits = _left(place, said)
+    commit, waits, shared = _left(place, said)
     console = Console(as_json=as_json)
     if as_json:
         console.dump({"commit": commit, "waits": waits})
     elif waits:
         console.say(f"it waits in this clone, and is added to {USER_INPUT} between two turns")
     else:
-        console.say(f"added to {USER_INPUT}" + (f" in {commit[:10]}" if commit else ""))
+        there = f" at {shared}; it is here with the next turn" if shared else ""
+        console.say(f"added to {USER_INPUT}" + (f" in {commit[:10]}{there}" if commit else ""))
     return 0
 
 
-def _left(place: Here, said: str) -> tuple[str | None, bool]:
-    """Leave the word; return its commit, and whether it waits: for the turn in progress, or for a person."""
+class _Left(NamedTuple):
+    """Where a word is: its commit, whether it waits for its time here, the remote's branch if it is shared."""
+
+    commit: str | None = None
+    waits: bool = False
+    shared: str = ""
+
+
+def _left(place: Here, said: str) -> _Left:
+    """Leave the word."""
     clock, workspace, config = SystemClock(), place.workspace, place.resolved.config
     with Loop(clock) as loop:
         git = Git(loop, workspace.top, inherited())
@@ -56,19 +66,19 @@ def _left(place: Here, said: str) -> tuple[str | None, bool]:
         data = word.entry(said, who, clock.now())
         if not workspace.git:
             word.append(workspace, data)
-            return None, False
+            return _Left()
         bus = open_bus(workspace, config, git)
         if isinstance(bus, RemoteBus):
-            return word.share(git, workspace, bus, data), False
+            return _Left(word.share(git, workspace, bus, data), shared=f"{bus.remote.name}/{bus.branch}")
         left = word.Word(git, workspace, bus.branch)
         left.leave(data, clock.now())
         try:
             with held(workspace, clock.now()):
                 Journal(workspace.journal).between_turns()
-                return left.deliver(), bool(left.waiting())
+                return _Left(left.deliver(), waits=bool(left.waiting()))
         except Locked:
-            return None, True
+            return _Left(waits=True)
         except Refused as refusal:
             if refusal.code != "turn-open":
                 raise
-            return None, True
+            return _Left(waits=True)
