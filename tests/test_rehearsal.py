@@ -476,3 +476,14 @@ def test_a_start_says_where_it_works_with_whom_and_who_asks_nobody(
         assert "it may do whatever you may" in warnings[0]
     assert not person(project, capsys, "run", "--once", "-q", "--agent", "mine")
     assert "no state commits" in person(project, capsys, "loop", "-n", "1", "--agent", "mine")
+
+
+def test_a_start_says_of_an_agent_in_a_sandbox_that_it_is_in_one(project: Project, capsys: Capture) -> None:
+    program = executable(project.path.parent / "box", "#!/bin/sh\ncat >/dev/null\n")
+    project.write("orchestration.yaml", f"agents: {{mine: {{command: [do, --yolo], wrap: [{program}, -x]}}}}\n")
+    project.commit("an agent")
+
+    told = person(project, capsys, "run", "--once", "--agent", "mine")
+
+    assert f"asks nobody before it acts, in the sandbox that `{program} -x` makes  [permissions]" in told
+    assert "whatever you may" not in told

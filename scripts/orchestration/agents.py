@@ -257,6 +257,15 @@ def bypasses(argv: Sequence[str]) -> list[str]:
     ]
 
 
+def wrap_of(config: Config, argv: Sequence[str]) -> list[str]:
+    """Return the sandbox's part of a command line; empty where none stands before the agent's own."""
+    for made in config.agents.values():
+        first, *rest = made.wrap or [""]
+        if first and Path(argv[0]).name == Path(first).name and list(argv[1 : len(made.wrap)]) == rest:
+            return list(made.wrap)
+    return []
+
+
 def jobs(config: Config) -> list[tuple[Actor, str]]:
     """Return who runs which prompt as it is configured: each actor's own, the review, and the router prompt."""
     names = routes(config)

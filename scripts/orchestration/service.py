@@ -1,6 +1,7 @@
 """One run of the daemon: the lock, the loop, everything that a turn touches, and why it ended."""
 
 import secrets
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -161,13 +162,20 @@ def _forget_attempts(journal: Journal) -> None:
 def _announce(ports: Ports, started: RunStarted, warnings: Sequence[str]) -> None:
     """Say what begins, and what a person should know before they leave it alone."""
     ports.emit(started)
-    for what in dict.fromkeys(what for argv in started.agents.values() for what in agents.bypasses(argv)):
-        ports.tell("permissions", f"{what}: it may do whatever you may")
+    for text in dict.fromkeys(text for argv in started.agents.values() for text in _permissions(ports.config, argv)):
+        ports.tell("permissions", text)
     for warning in warnings:
         ports.tell("config", warning)
     if not ports.workspace.git:
         file = ports.config.state_file
         ports.tell("no-git", f"the turn lives in {file} alone: nothing is committed, judged or kept")
+
+
+def _permissions(config: Config, argv: Sequence[str]) -> list[str]:
+    """Say what an agent that asks nobody may do."""
+    wrap = agents.wrap_of(config, argv)
+    reach = f"in the sandbox that `{shlex.join(wrap)}` makes" if wrap else "it may do whatever you may"
+    return [f"{what}{', ' if wrap else ': '}{reach}" for what in agents.bypasses(argv)]
 
 
 def _bus(place: Workspace, config: Config, git: Git, options: Options, stops: Stops) -> Bus:
