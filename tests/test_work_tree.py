@@ -829,6 +829,25 @@ def cherry_pick(project: Project) -> None:
     project.git("cherry-pick", "other", check=False)
 
 
+@pytest.mark.parametrize(
+    ("also", "remedy"),
+    [
+        ([], "`git checkout -- sync/state.json` brings the state back"),
+        (["src/app.py"], "`git checkout -- sync/state.json` brings the state back; the others: commit them, put"),
+    ],
+)
+def test_a_state_file_that_was_deleted_is_not_to_be_committed(
+    project: Project, run: Callable[..., Ran], also: list[str], remedy: str
+) -> None:
+    for path in ["sync/state.json", *also]:
+        (project.path / path).unlink()
+
+    ran = run()
+
+    assert (ran.exit_code, ran.code) == (3, "dirty-tree")
+    assert ran.remedy.startswith(remedy)
+
+
 def revert(project: Project) -> None:
     diverge(project)
     project.write("src/app.py", "again\n")

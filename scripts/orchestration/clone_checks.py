@@ -13,6 +13,7 @@ from orchestration.control import Control, Request
 from orchestration.errors import ExitCode, OrchestrationError
 from orchestration.findings import Finding, Level, Scene, refused
 from orchestration.git import Git
+from orchestration.git_work import to_tidy
 from orchestration.halt import Wait
 from orchestration.holder import read_holder
 from orchestration.journal import Claim, Idle, Posted, claim_of
@@ -205,7 +206,7 @@ def _changed(scene: Scene) -> Iterator[Finding]:
             "leftovers",
             Level.PROBLEM,
             f"tracked files are changed and not committed: {listed(paths)}",
-            "commit them, put them aside with `git stash`, or leave them as they are with --allow-dirty",
+            to_tidy(paths, scene.git.top, rules.state),
         )
 
 

@@ -57,7 +57,7 @@ class Rules:
     def __init__(self, config: Config, workspace: Workspace) -> None:
         self._config = config
         self._prefix = workspace.in_git(".")
-        self._own = {workspace.in_git(config.state_file)}
+        self.state = workspace.in_git(config.state_file)
         self._folders = [workspace.in_git(config.logs_dir) + "/", workspace.in_git(config.tmp_dir) + "/"]
         self._docs = self._globs(config.doc_whitelist)
         self._reports = self._globs(config.report_path_globs)
@@ -67,7 +67,7 @@ class Rules:
 
     def ours(self, path: str) -> bool:
         """Tell whether a path is the tool's: the state file, logs, tmp; never a leftover."""
-        return path in self._own or any(path.startswith(folder) for folder in self._folders)
+        return path == self.state or any(path.startswith(folder) for folder in self._folders)
 
     def sort(self, changes: Sequence[Change], sizes: dict[str, int]) -> Sorted:
         """Split leftovers into what a rule allows and the rest; over a size cap is not allowed."""
@@ -111,7 +111,7 @@ class Rules:
 
     def must_be_clean(self, path: str) -> bool:
         """Tell whether a tracked path that is changed refuses a start: in the project, and not in logs or tmp."""
-        return self.inside(path) is not None and (path in self._own or not self.ours(path))
+        return self.inside(path) is not None and (path == self.state or not self.ours(path))
 
     def inside(self, path: str) -> str | None:
         """Return a git path relative to the project, None outside of it."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -24,6 +25,15 @@ from orchestration.work import Summary, Survey, Taken
 from orchestration.workspace import refuse_operation, require_branch
 
 _BETWEEN = "\n  "
+
+
+def to_tidy(dirty: Sequence[str], top: Path, state: str) -> str:
+    """Return what to do about changed tracked files; a state file that was deleted is no change to commit."""
+    text = "commit them, put them aside with `git stash`, or leave them as they are with --allow-dirty"
+    if state not in dirty or os.path.lexists(top / state):
+        return text
+    back = f"`git checkout -- {state}` brings the state back"
+    return back if list(dirty) == [state] else f"{back}; the others: {text}"
 
 
 class GitWork:
@@ -122,7 +132,7 @@ class GitWork:
             raise Refused(
                 f"tracked files are changed and not committed:{_BETWEEN}{listed(dirty, _BETWEEN)}",
                 code="dirty-tree",
-                remedy="commit them, put them aside with `git stash`, or leave them as they are with --allow-dirty",
+                remedy=to_tidy(dirty, self._git.top, self._collector.rules.state),
             )
 
     def begin(self, entry: Claiming) -> Turn:
