@@ -163,7 +163,7 @@ def test_undo_keeps_what_a_person_changed_and_what_may_hold_work(project: Projec
     told = script(project, capsys, "init", "--undo")
 
     assert told["kept"] == ["logs/.gitignore", "prompts/main.md", "prompts/router.md"]
-    assert "sync/state.json" in told["written"]
+    assert "sync/state.json" in told["removed"]
     assert project.git("ls-files").splitlines() == [
         "README.md",
         "logs/.gitignore",
@@ -320,10 +320,10 @@ def test_init_and_undo_in_a_repository_without_a_commit(tmp_path: Path, capsys: 
     project = Project(tmp_path / "empty")
     project.path.mkdir()
     project.git("init", "-q")
-    assert script(project, capsys, "init", "--undo")["written"] == []
+    assert script(project, capsys, "init", "--undo")["removed"] == []
 
     assert script(project, capsys, "init", "--no-commit")["written"] == WRITTEN
-    assert script(project, capsys, "init", "--undo") == {"written": WRITTEN, "kept": [], "commit": None, "rules": []}
+    assert script(project, capsys, "init", "--undo") == {"removed": WRITTEN, "kept": [], "commit": None, "rules": []}
     assert (project.dirt(), [path.name for path in project.path.iterdir()]) == ("", [".git"])
 
     assert project.call("init") == 0
@@ -467,7 +467,9 @@ def test_the_agents_that_are_installed_are_spelled_out_and_the_first_is_the_defa
     for name in installed:
         executable(shelf / name, f"#!/bin/sh\ncat >/dev/null\necho '{SUCCEEDS[name]}'\n")
     monkeypatch.setenv("PATH", f"{shelf}:{os.environ['PATH']}")
-    assert bare_project.call("init") == 0
+    told = person(bare_project, capsys, "init")
+    assert f"{installed[0]} is the default agent (agent.default), since it was found installed" in told
+    assert ("orchestrator doctor " in told, "--agent" in told) == (True, False)
 
     shown = script(bare_project, capsys, "run", "--dry-run")
     flag = {"claude": "--dangerously-skip-permissions", "codex": "--dangerously-bypass-approvals-and-sandbox"}
@@ -766,7 +768,7 @@ def test_undo_leaves_alone_what_was_committed_by_a_person_under_a_name_of_ours(
     told = script(bare_project, capsys, "init", "--undo")
 
     assert told["kept"] == ["prompts/main.md", "prompts/reviewer.md", "prompts/router.md"]
-    assert "prompts/supervisor.md" in told["written"]
+    assert "prompts/supervisor.md" in told["removed"]
 
 
 def test_undo_leaves_the_other_projects_of_a_repository_alone(bare_project: Project, capsys: Capture) -> None:

@@ -47,7 +47,7 @@ def configuration(path: str | None, *, git: bool = True) -> str:
     known = presets.load()
     found = [name for name, preset in known.items() if shutil.which(preset.command[0], path=path)]
     if found:
-        default = f"  default: {found[0]:<36} # runs unsandboxed, as you: see agents.{found[0]}"
+        default = f"  default: {found[0]:<36} # asks nobody, as you; agents.{found[0]}.wrap: a sandbox"
     else:
         default = "  # default: checklist                      # a name under agents:, `checklist`, or any executable"
     lines = ["agents:                                       # a command line that reads the prompt on standard input"]

@@ -13,9 +13,10 @@ from orchestration.cli.operate import post
 from orchestration.cli.options import Here, anywhere, json_option
 from orchestration.cli.schedule import Planned, scheduled, show
 from orchestration.clock import SystemClock
+from orchestration.config import resolve
 from orchestration.console import Console
 from orchestration.errors import ExitCode
-from orchestration.layers import from_pairs
+from orchestration.layers import FILE, from_pairs
 
 
 @click.command()
@@ -46,12 +47,17 @@ def init(*, place: Here, no_commit: bool, adopt: bool, undo: bool, planned: Plan
     else:
         done = scaffold.init(place.workspace, place.resolved.config, SystemClock(), commit=not no_commit)
     if as_json:
-        console.dump(done._asdict())
+        facts = done._asdict()
+        console.dump({"removed": facts.pop("written"), **facts} if undo else facts)
         return 0
     console.say(f"the project in {place.workspace.root}")
     _tell(console, done, undo=undo)
     if not undo:
-        console.say(_next_steps(committed=not no_commit))
+        root = place.workspace.root
+        default = resolve(root / FILE, {}, {}, root).config.agent.default
+        if default and FILE in done.written:
+            console.say(f"{default} is the default agent (agent.default), since it was found installed")
+        console.say(_next_steps(committed=not no_commit, agent="" if default else " --agent ./my-agent.sh"))
     return 0
 
 
@@ -66,15 +72,18 @@ def _tell(console: Console, done: scaffold.Scaffold, *, undo: bool) -> None:
         console.say(f"{name} stays as it is: the prompts tell both agents to read it first")
 
 
-def _next_steps(*, committed: bool) -> str:
-    steps = [
-        "orchestrator doctor --agent ./my-agent.sh                 is everything there that a run needs?",
-        "orchestrator --mode combined -n 2 --agent ./my-agent.sh   any executable that reads a prompt",
-        "orchestrator status                                       whose turn it is, and what is unusual",
-    ]
+def _next_steps(*, committed: bool, agent: str) -> str:
+    steps = {
+        f"orchestrator doctor{agent}": "is everything there that a run needs?",
+        f"orchestrator --mode combined -n 2{agent}": "any executable that reads a prompt"
+        if agent
+        else "two iterations",
+        "orchestrator status": "whose turn it is, and what is unusual",
+    }
     if not committed:
-        steps.insert(0, "orchestrator init                                         commits what was just written")
-    return "next:\n" + "\n".join(f"  {step}" for step in steps)
+        steps = {"orchestrator init": "commits what was just written", **steps}
+    width = max(map(len, steps)) + 3
+    return "next:\n" + "\n".join(f"  {step:<{width}}{why}" for step, why in steps.items())
 
 
 @click.command()
