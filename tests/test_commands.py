@@ -408,6 +408,8 @@ def test_while_a_daemon_runs_status_shows_it_and_nobody_else_may_decide(
     assert seen["unusual"] == []
     screen = person(project, capsys, "status")
     assert re.search(rf"^daemon  process {pid} \(\d+ s ago\)$", screen, re.MULTILINE)
+    assert "turn    galph, iteration 1 (running) on main" in screen
+    assert "next    ralph, when this turn has ended" in screen
     assert re.search(r"^now     galph supervisor.md: running, claimed \(\d+ s ago\)$", screen, re.MULTILINE)
 
     tip = project.git("rev-parse", "HEAD")

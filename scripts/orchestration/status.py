@@ -174,7 +174,8 @@ def _in_git(workspace: Workspace, entry: Entry, dirt: Dirt, rescued: int) -> lis
 def text(seen: Seen, now: datetime) -> str:
     """Return the one screen."""
     state = seen.state
-    rows = [("turn", f"{state.expected_actor}, iteration {state.iteration} ({state.status}) on {seen.branch}")]
+    status = "running" if seen.turn and seen.daemon else state.status  # a turn here is claimed in the journal alone
+    rows = [("turn", f"{state.expected_actor}, iteration {state.iteration} ({status}) on {seen.branch}")]
     if state.last_update:
         rows.append(("since", f"{state.last_update}{_ago(state.last_update, now)}"))
     rows += _turn(seen, now)
@@ -182,7 +183,9 @@ def text(seen: Seen, now: datetime) -> str:
     rows.append(("daemon", daemon))
     if seen.last:
         rows.append(("last", seen.last))
-    if seen.next:
+    if seen.turn and seen.daemon:
+        rows.append(("next", f"{seen.turn.actor.other}, when this turn has ended"))
+    elif seen.next:
         agent = f", agent {seen.next.agent}" if seen.next.agent else ""
         rows.append(("next", f"{seen.next.prompt or 'to be chosen'}: {seen.next.reason}{agent}"))
     else:
