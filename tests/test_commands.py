@@ -576,6 +576,7 @@ def test_a_second_interrupt_kills_at_once(project: Project, gate: Gate, start: S
     pid = int(gate.wait().rpartition(" ")[2])
     daemon.send(signal.SIGINT)
     assert gate.wait() == "TERM"
+    assert "stopping the agent; a second Ctrl-C kills it at once" in daemon.until("[stopping]")
     second = monotonic()
 
     daemon.send(signal.SIGINT)

@@ -99,7 +99,13 @@ def run_agent(ports: Ports, entry: Running) -> Step:
     turn, decision = entry.turn, entry.decision
     reason = decision.reason if decision else f"asked to route iteration {turn.claim.iteration}"
     again = _before_agent(replace(turn, interrupted=True), decision)
-    result = _run(ports, turn, _prompt_of(ports, decision), reason, lambda: ports.journal.write(again))
+
+    def stopping() -> None:
+        ports.journal.write(again)
+        if not ports.lost:
+            ports.tell("stopping", "stopping the agent; a second Ctrl-C kills it at once")
+
+    result = _run(ports, turn, _prompt_of(ports, decision), reason, stopping)
     if result.completed.why is Why.STOPPED and ports.lost:
         return fenced(ports, _stopped(turn, result), None, ports.lost)
     if result.completed.why is Why.STOPPED:
