@@ -52,7 +52,9 @@ def not_a_work_tree(done: Completed, *, bare: bool) -> GitError:
         line = next((line for line in done.stderr.decode().splitlines() if "safe.directory" in line), "")
         return GitError(done, code="repository-ownership", remedy=line.strip())
     if bare:
-        return GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
+        error = GitError(done, code="repository-bare", remedy="clone it, and start in the clone")
+        error.message = "this is a bare repository, without a work tree"
+        return error
     if b"must be run in a work tree" in done.stderr:
         return GitError(done, code="repository-git-dir", remedy="this is a git dir: go to the work tree that it is of")
     error = GitError(
