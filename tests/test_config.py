@@ -6,20 +6,23 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import Meta
 
 from conftest import Project, executable
 from orchestration.config import Resolved, resolve
 from orchestration.errors import UsageError
 from orchestration.keys import LEAVES, variable
 from orchestration.layers import FILE, from_flags, from_pairs
+from orchestration.plainly import plainly
 from orchestration.router import Mode
 from orchestration.settings import Config
+from orchestration.state import Actor
 
 Capture = pytest.CaptureFixture[str]
 
@@ -196,7 +199,7 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("agents:\n  mine:\n", 2, "`agents.mine` must be a map of keys", "indent"),
     ("actors: {galph: fail}", 1, "`actors.galph` must be a map of keys", "indent"),
     # what stands for nothing
-    ("logs_dir:\n", 1, "`logs_dir` is None: Expected `str`, got `null`", "takes a relative path"),
+    ("logs_dir:\n", 1, "`logs_dir` is None: must be text, not nothing", "takes a relative path"),
     ("input_file: a\nrouter: {enabled: ~}\n", 2, "`router.enabled` is None", "takes true or false"),
     ("agent: {roles: }", 1, "`agent.roles` is None", "takes a map (as text: a=b,c=d) of galph, ralph,"),
     ("router: {allowlist: [main.md, ]\n  , mode: ''}", 2, "`router.mode` is ''", "takes one of router_default,"),
@@ -205,7 +208,7 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("sync: {branch: 2024-01-01}", 1, "`sync.branch` is 2024-01-01: ", "in quotes"),
     ("sync: {branch: 2024-01-01 10:00:00}", 1, "`sync.branch` is 2024-01-01 10:00:00: ", "in quotes"),
     ("sync: {branch: 1e3}", 1, "`sync.branch` is 1000.0", "in quotes"),
-    ("router: {allowlist: [main.md, off]}", 1, "got `bool` - at `$[1]`", "in quotes"),
+    ("router: {allowlist: [main.md, off]}", 1, "not true or false (item 2)", "in quotes"),
     ("agent: {prompts: {main: on}}", 1, "`agent.prompts` is {'main': True}", "in quotes"),
     ("limits: {iterations: 010}", 1, "`limits.iterations` is 010, which YAML's versions read diff", "leading zero"),
     ("limits:\n  turn_timeout: 1:30:00\n", 2, "`limits.turn_timeout` is 1:30:00, which YAML's versions", "colon"),
@@ -221,16 +224,26 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     ("agent:\n  roles: {galph: a, supervisor: b}\n", 2, "`agent.roles` names galph twice, once as supervisor", "one"),
     ("agent:\n  roles: {loop: a, main: a}\n", 2, "`agent.roles` names ralph twice, once as main", "one"),
     # the nearest word
-    ("router: {mode: router_fist, prompt: r}", 1, "Invalid enum value 'router_fist'", "did you mean router_first?"),
-    ("actors: {ralph: {leftovers: commt}}", 1, "Invalid enum value 'commt'", "did you mean commit?"),
-    ("agent: {roles: {ralp: x}}", 1, "Invalid enum value 'ralp'", "did you mean ralph?"),
+    ("router: {mode: router_fist, prompt: r}", 1, "'router_fist' is none of its words", "did you mean router_first?"),
+    ("actors: {ralph: {leftovers: commt}}", 1, "'commt' is none of its words", "did you mean commit?"),
+    ("agent: {roles: {ralp: x}}", 1, "'ralp' is none of its words (a key)", "did you mean ralph?"),
     # too large
-    ("limits: {iterations: 5_000_000_000}", 1, "`limits.iterations` is 5000000000: Expected `int` <=", "whole number"),
+    (
+        "limits: {iterations: 5_000_000_000}",
+        1,
+        "`limits.iterations` is 5000000000: must be a whole number of at most",
+        "whole number",
+    ),
     ("limits: {iterations: 0x" + "f" * 6000 + "}", 1, "is a number of thousands of digits", "takes a whole number"),
     ("limits: {snapshot_file: .inf}", 1, "`limits.snapshot_file` is inf", "takes a number"),
-    ("sync: {poll_interval: 2_000_001}", 1, "`sync.poll_interval` is 2000001: Expected `float` <=", "takes a number"),
+    (
+        "sync: {poll_interval: 2_000_001}",
+        1,
+        "`sync.poll_interval` is 2000001: must be a number of at most",
+        "takes a number",
+    ),
     # a value of another type
-    ("router:\n  enabled: maybe\n", 2, "`router.enabled` is 'maybe': Expected `bool`", "takes true or false"),
+    ("router:\n  enabled: maybe\n", 2, "`router.enabled` is 'maybe': must be true or false", "takes true or false"),
     ("limits:\n  iterations: many\n", 2, "`limits.iterations` is 'many'", "takes a whole number"),
     ("limits: {iterations: true}", 1, "`limits.iterations` is True", "takes a whole number"),
     ("limits: {iterations: -1}", 1, "`limits.iterations` is -1", "takes a whole number"),
@@ -266,14 +279,14 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     (
         "agent: {roles: {boss: x}}",
         1,
-        "`agent.roles` is {'boss': 'x'}: Invalid enum value 'boss'",
+        "`agent.roles` is {'boss': 'x'}: 'boss' is none of its words",
         "of galph, ralph, loop, main, supervisor",
     ),
     # paths that leave the project
-    ('logs_dir: "a\\nb"\n', 1, "`logs_dir` is 'a\\nb': Expected a relative path below", "a relative path"),
+    ('logs_dir: "a\\nb"\n', 1, "`logs_dir` is 'a\\nb': must be a relative path below", "a relative path"),
     ('main_prompt: "a\\\\b"\n', 1, "`main_prompt` is ", "the name of a file below prompts/"),
     ('main_prompt: "a/ b"\n', 1, "`main_prompt` is 'a/ b'", "the name of a file below prompts/"),
-    ("logs_dir: /var/log\n", 1, "`logs_dir` is '/var/log': Expected a relative path below", "a relative path"),
+    ("logs_dir: /var/log\n", 1, "`logs_dir` is '/var/log': must be a relative path below", "a relative path"),
     ("state_file: ../state.json\n", 1, "`state_file` is '../state.json'", "a relative path"),
     ("prompts_dir: a/../../b\n", 1, "`prompts_dir` is 'a/../../b'", "a relative path"),
     ("prompts_dir: .\n", 1, "`prompts_dir` is '.'", "a relative path"),
@@ -283,18 +296,18 @@ BAD_FILES: list[tuple[str | bytes, int, str, str]] = [
     (
         "main_prompt: /etc/passwd\n",
         1,
-        "`main_prompt` is '/etc/passwd': Expected the name of a file below prompts/",
+        "`main_prompt` is '/etc/passwd': must be the name of a file below prompts/",
         "below prompts/",
     ),
     (
         "router:\n  prompt: ../router.md\n",
         2,
-        "`router.prompt` is '../router.md': Expected the name of a file",
+        "`router.prompt` is '../router.md': must be the name of a file",
         "below prompts/",
     ),
-    ("router: {allowlist: [a.md, /b.md]}", 1, "Expected the name of a file below prompts/ - at `$[1]`", "takes a list"),
-    ("agent: {prompts: {../main.md: x}}", 1, "Expected the name of a file below prompts/ - at `key`", "takes a map"),
-    ("supervisor_prompt: ''", 1, "`supervisor_prompt` is '': Expected the name", "below prompts/"),
+    ("router: {allowlist: [a.md, /b.md]}", 1, "must be the name of a file below prompts/ (item 2)", "takes a list"),
+    ("agent: {prompts: {../main.md: x}}", 1, "must be the name of a file below prompts/ (a key)", "takes a map"),
+    ("supervisor_prompt: ''", 1, "`supervisor_prompt` is '': must be the name", "below prompts/"),
 ]
 
 
@@ -373,7 +386,7 @@ BAD_PAIRS = [
     ("agent.roles=galph", "`agent.roles` is 'galph'", "takes a map (as text: a=b,c=d)"),
     ("agent.roles=galph=", "`agent.roles` is 'galph='", "takes a map (as text: a=b,c=d)"),
     ("agent.roles=boss=x", "-c agent.roles: `agent.roles` is {'boss': 'x'}", "of galph, ralph"),
-    ("router.mode=fist", "Invalid enum value 'fist'", "did you mean first?"),
+    ("router.mode=fist", "'fist' is none of its words", "did you mean first?"),
     ("agent.roles=galph=a,supervisor=b", "`agent.roles` names galph twice", "remove one"),
     ("main_prompt=../x", "-c main_prompt: `main_prompt` is '../x'", "the name of a file below"),
 ]
@@ -450,6 +463,9 @@ WRONG = [
     ("status", "agnet: {}", f"{FILE}:1: unknown key `agnet`"),
     ("route", "router: {mode: only}", f"{FILE}:1: `router.mode` is router_only"),
     ("bogus", "", "No such command 'bogus'"),
+    ("stauts", "", "No such command 'stauts'. Did you mean status?"),
+    ("-c limits.iterations=1 route", "", "(route); put the command first: `orchestrator route -c ...`"),
+    ("status status", "", "unexpected extra argument (status)"),
     ("stamp boss ok", "", "'boss' is not one of 'galph', 'ralph'"),
 ]
 
@@ -697,3 +713,30 @@ def test_a_definition_may_take_the_built_in_agents_name(project: Project) -> Non
     assert who_ran(project) == {"supervisor.md": "checklist"}
     record = next((project.path / "logs" / "main" / "latest").glob("iter-*.json"))
     assert json.loads(record.read_text())["argv"] == [str(project.path / "../other")]
+
+
+# --- in a person's words ---------------------------------------------------------------------------------------------
+
+
+class _Deep(msgspec.Struct):
+    words: list[str] | None = None
+    many: dict[Actor, Annotated[float, Meta(gt=0)]] = {}
+    name: Annotated[str, Meta(min_length=2)] = "ab"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"words": "a"}, "must be a list or nothing, not text (at words)"),
+        ({"words": ["a", 1]}, "must be text, not a whole number (item 2)"),
+        ({"many": {"galph": 0}}, "must be a number above 0.0 (at many[...])"),
+        ({"many": {"gaph": 1}}, "'gaph' is none of its words (a key)"),
+        ({"name": "a"}, "must be text of at least length 2 (at name)"),
+        ([], "must be a map, not a list"),
+    ],
+)
+def test_what_the_library_says_of_a_wrong_value_is_told_in_plain_words(wrong: object, told: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as raised:
+        msgspec.convert(wrong, _Deep)
+
+    assert plainly(str(raised.value)) == told

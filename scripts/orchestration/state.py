@@ -15,11 +15,14 @@ from msgspec.structs import replace
 
 from orchestration.clock import iso
 from orchestration.errors import Refused
+from orchestration.plainly import plainly
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
 _REASON = 64 << 10
 """Characters of an agent's reason that are read."""
+_SUBJECT = 60
+"""Characters of a failure's reason in the subject of its commit."""
 
 
 class Actor(StrEnum):
@@ -228,7 +231,7 @@ def parse(data: bytes | None) -> State:
     try:
         state = msgspec.convert({**known, "extra": extra}, State)
     except msgspec.ValidationError as error:
-        raise _refuse("invalid", f"is not valid: {error}") from None
+        raise _refuse("invalid", f"is not valid: {plainly(str(error))}") from None
     if state.schema == SCHEMA and not text.endswith("\n"):
         raise _refuse("truncated", "lacks its final newline")
     _check_writable(state)
@@ -371,7 +374,8 @@ def subject(before: State, after: State, *, operator: str | None = None) -> str:
         return f"[SYNC i={after.iteration}] operator={operator} → next={after.expected_actor} status={after.status}"
     actor = before.expected_actor
     if after.status is Status.FAILED:
-        reason = (after.failure.reason.partition(" (")[0].splitlines() or [""])[0][:60] if after.failure else ""
+        reason = (after.failure.reason.partition(" (")[0].splitlines() or [""])[0] if after.failure else ""
+        reason = reason if len(reason) <= _SUBJECT else f"{reason[: _SUBJECT - 1].rstrip()}…"
         return f"[SYNC i={after.iteration}] actor={actor} status=fail {reason}".rstrip()
     if after.status in RUNNING.values():
         return f"[SYNC i={after.iteration}] actor={actor} status=running"

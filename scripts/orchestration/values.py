@@ -13,6 +13,7 @@ import msgspec
 
 from orchestration.errors import UsageError
 from orchestration.keys import Leaf, nearest
+from orchestration.plainly import plainly
 from orchestration.yaml_file import collection, scalar
 
 _NAMES = {
@@ -140,7 +141,7 @@ def _refusal(given: Value, cause: str) -> UsageError:
     if near:
         remedy += f"; did you mean {near}?"
     return UsageError(
-        f"{given.source}: `{name}` is {_shown(given.value)}: {cause}", code="config-bad-value", remedy=remedy
+        f"{given.source}: `{name}` is {_shown(given.value)}: {plainly(cause)}", code="config-bad-value", remedy=remedy
     )
 
 
