@@ -307,7 +307,9 @@ def _serve(daemon: Daemon, ports: Ports) -> Halt:
     except OrchestrationError as error:
         return Halt(error.exit_code, error.code, error.message, error.remedy)
     except OSError as error:
-        remedy = "mend it (`df -h`, permissions) and start again: the journal says where to go on"
+        remedy = (
+            "`orchestrator doctor` looks at disk and permissions; then start again: the journal says where to go on"
+        )
         return Halt(ExitCode.REFUSED, "system", f"the system refused: {error}", remedy)
 
 

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import NoReturn
@@ -12,6 +13,7 @@ import click
 import orchestration
 from orchestration.console import Console
 from orchestration.errors import ExitCode, OrchestrationError, Refused, UsageError
+from orchestration.keys import nearest
 
 COMMANDS = {
     "run": "orchestration.cli.run",
@@ -49,6 +51,14 @@ class _Commands(click.Group):
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
         return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = None if args[0] in COMMANDS else nearest(args[0], COMMANDS, cutoff=0.6)
+        if near:
+            raise click.UsageError(f"No such command '{args[0]}'. Did you mean {near}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}:
@@ -94,7 +104,8 @@ def execute(args: list[str]) -> int:
         code = cli.main(args=args, prog_name="orchestrator", standalone_mode=False)
         with suppress(BrokenPipeError, AttributeError, ValueError):  # who has read enough; what was closed at the start
             sys.stdout.flush()
-    except click.ClickException as error:
+    except click.ClickException as raised:
+        error = _command_first(raised, args)
         if "--json" in args:
             console.refuse(UsageError(error.format_message(), code="usage", remedy="`orchestrator COMMAND --help`"))
         else:
@@ -106,13 +117,25 @@ def execute(args: list[str]) -> int:
         console.refuse(error)
         return error.exit_code
     except OSError as error:
-        refusal = OrchestrationError(f"the system refused: {error}", code="system", remedy="mend it and try again")
+        refusal = OrchestrationError(
+            f"the system refused: {error}", code="system", remedy="`orchestrator doctor` looks at disk and permissions"
+        )
         console.refuse(refusal)
         return refusal.exit_code
     except Exception as error:  # noqa: BLE001 - the rim: a bug is told in one line and kept whole in a file
         console.refuse(importlib.import_module("orchestration.cli.bug").kept(error))
         return ExitCode.BUG
     return int(code or 0)
+
+
+def _command_first(error: click.ClickException, args: list[str]) -> click.ClickException:
+    """Return the error, with what to do where a command stands behind options, which were taken for run's."""
+    stray = re.search(r"unexpected extra arguments? \((\w+)", error.message)
+    if not isinstance(error, click.UsageError) or stray is None or stray[1] not in COMMANDS or stray[1] == args[0]:
+        return error
+    return click.UsageError(
+        f"{error.message}; put the command first: `orchestrator {stray[1]} {args[0]} ...`", error.ctx
+    )
 
 
 def require_posix(platform: str) -> None:
