@@ -153,3 +153,28 @@ def test_what_is_given_up_is_in_the_ref_that_is_named(project: Project, work: st
     ref = told.removeprefix("given up; its work is kept in ").strip()
     assert project.git("show", f"{ref}:new.txt") == "1"
     assert project.git("diff", "--name-only", f"{ref}^", ref) == subject
+
+
+# --- the shell -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("--ro", "--role"),
+        ("run --ro", "--role"),
+        ("rescue show ma", "main/galph/"),
+        ("rescue drop ma", "main/galph/"),
+        ("--agent mi", "mine"),
+        ("run --agent cl", "claude"),
+        ("run --agent ./", "file,./"),
+    ],
+)
+def test_a_shell_is_offered_options_agents_and_rescue_refs(failed: Project, words: str, offered: str) -> None:
+    failed.write("orchestration.yaml", "agents: {mine: {command: [cat]}}\n")
+    line = f"orchestrator {words}"
+    asked = {"_ORCHESTRATOR_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+
+    said = failed.run(env=asked).stdout
+
+    assert offered in said, said

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 import orchestration
 from orchestration.console import Console
@@ -59,6 +60,14 @@ class _Commands(click.Group):
         if near:
             raise click.UsageError(f"No such command '{args[0]}'. Did you mean {near}?", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete run's options too, which need no command."""
+        found = super().shell_complete(ctx, incomplete)
+        run = self.get_command(ctx, "run")
+        if run and incomplete.startswith("-"):
+            found += run.shell_complete(click.Context(run, parent=ctx), incomplete)
+        return list({item.value: item for item in found}.values())
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in {"-h", "--help", "--version"}:

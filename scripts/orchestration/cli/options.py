@@ -1,18 +1,20 @@
 """click options made from the declarations in settings; click itself holds no default and reads no environment."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
-from orchestration import workspace
+from orchestration import executables, workspace
 from orchestration.clock import SystemClock
 from orchestration.config import Resolved, resolve
 from orchestration.console import Console
 from orchestration.environment import inherited
-from orchestration.errors import UsageError
+from orchestration.errors import OrchestrationError, UsageError
 from orchestration.git import Git
 from orchestration.holder import read_holder
 from orchestration.keys import FLAGS, Leaf
@@ -53,11 +55,27 @@ def flag_option(leaf: Leaf) -> Decorator:
     kind: dict[str, Any] = {"metavar": leaf.opt.metavar}
     if bare(leaf.type) is bool:
         kind = {"is_flag": True, "default": None}
-    return click.option(*names, help=f"{leaf.opt.help}{_default(leaf.default)}", **kind)
+    if flag == "--agent":
+        kind["shell_complete"] = _agents
+    return click.option(*names, help=f"{leaf.opt.help}{_default(leaf)}", **kind)
 
 
-def _default(value: object) -> str:
+def _agents(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an agent, else a file's."""
+    from orchestration import presets  # noqa: PLC0415 - only for a shell that asks
+
+    names = [executables.CHECKLIST, *presets.names()]
+    with suppress(OrchestrationError):
+        names += here().resolved.config.agents
+    found = [CompletionItem(name) for name in sorted(set(names)) if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def _default(leaf: Leaf) -> str:
     """Return what the help says of a default; click itself is given none."""
+    value: object = leaf.default
+    if value is True:
+        value = (leaf.opt.flag or "").partition("/")[0]
     if isinstance(value, float):
         return f"  [default: {value:g}]"
     return f"  [default: {value}]" if value or (value == 0 and value is not False) else ""

@@ -1,5 +1,7 @@
 """`orchestrator rescue`: look at what was kept, and bring it back."""
 
+from contextlib import suppress
+
 import click
 
 from orchestration import rescue as kept
@@ -7,7 +9,7 @@ from orchestration.cli.options import here, json_option
 from orchestration.clock import SystemClock
 from orchestration.console import Console
 from orchestration.environment import inherited
-from orchestration.errors import Refused
+from orchestration.errors import OrchestrationError, Refused
 from orchestration.git import Git
 from orchestration.journal import Journal
 from orchestration.lock import held
@@ -39,6 +41,14 @@ def _place() -> Workspace:
     return place
 
 
+def _names(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a rescue ref."""
+    with Loop(SystemClock()) as loop, suppress(OrchestrationError):
+        found = Git(loop, _place().top, inherited()).refs(kept.PREFIX)
+        return [name for ref in found if (name := ref.removeprefix(kept.PREFIX)).startswith(incomplete)]
+    return []
+
+
 @rescue.command("list")
 @json_option
 def list_(*, as_json: bool) -> int:
@@ -57,7 +67,7 @@ def list_(*, as_json: bool) -> int:
 
 
 @rescue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
 @json_option
 def show(*, name: str, as_json: bool) -> int:
     """Show what NAME holds beside the commit that it lay on.
@@ -76,7 +86,7 @@ def show(*, name: str, as_json: bool) -> int:
 
 
 @rescue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
 @click.argument("paths", nargs=-1)
 @json_option
 def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
@@ -100,7 +110,7 @@ def restore(*, name: str, paths: tuple[str, ...], as_json: bool) -> int:
 
 
 @rescue.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_names)
 @json_option
 def drop(*, names: tuple[str, ...], as_json: bool) -> int:
     """Delete the refs of NAME..., and nothing else; print how each is had back.
@@ -123,7 +133,7 @@ def drop(*, names: tuple[str, ...], as_json: bool) -> int:
 
 
 @rescue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_names)
 @json_option
 def push(*, name: str, as_json: bool) -> int:
     """Publish the commits of NAME at the remote, as a ref of the same name.
