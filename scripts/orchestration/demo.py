@@ -11,7 +11,7 @@ import git
 import msgspec
 
 from orchestration import scaffold, service
-from orchestration.clock import Clock
+from orchestration.clock import Clock, iso
 from orchestration.config import resolve
 from orchestration.console import Console
 from orchestration.daemon import Options
@@ -29,6 +29,8 @@ from orchestration.yaml_file import Key
 
 NAME = "galph-demo"
 BRANCH = "main"
+_CTRL_C = ((signal.SIGINT, 60.0), (signal.SIGKILL, 0.0))
+"""How a daemon of the demo is stopped; its own ladder ends within 30 seconds."""
 
 
 class Tests(msgspec.Struct, frozen=True):
@@ -119,18 +121,28 @@ def run_two(folder: Path, console: Console, clock: Clock, pairs: Sequence[str]) 
         turns = sum("status=ok" in line for line in shared.git.log("--format=%s", BRANCH).splitlines())
     with git.Repo(galph) as first:
         first.git.pull("--quiet", "--ff-only")
-    ended = RunEnded(exit_code=code, code="two-machines", reason="both have ended", remedy="", turns=turns)
+    ended = RunEnded(
+        at=iso(clock.now()), exit_code=code, code="two-machines", reason="both have ended", remedy="", turns=turns
+    )
     return Shown(ended, commits, before, check(galph, clock))
 
 
 def _both(actors: Iterable[Actor], folder: Path, console: Console, clock: Clock, pairs: Sequence[str]) -> int:
-    """Run a daemon of each actor in its clone, their lines side by side; return the first exit code that is not 0."""
+    """Run a daemon of each actor in its clone, their lines side by side; return the first exit code that is not 0.
+
+    A signal stops both as Ctrl-C does, and is the exit code.
+    """
     door = [sys.executable, str(Path(__file__).with_name("orchestrator.py"))]
     options = ["--max-wait-sec", "120", *(word for pair in pairs for word in ("-c", pair))]
     with Loop(clock, catch=(signal.SIGINT, signal.SIGTERM)) as loop:
         children = [
             loop.spawn(
-                Request(argv=[*door, "--role", actor, *options], cwd=folder / actor, env=for_agent(inherited())),
+                Request(
+                    argv=[*door, "--role", actor, *options],
+                    cwd=folder / actor,
+                    env=for_agent(inherited()),
+                    ladder=_CTRL_C,
+                ),
                 _Prefixed(f"{actor} │ ", console),
             )
             for actor in actors
@@ -142,6 +154,8 @@ def _both(actors: Iterable[Actor], folder: Path, console: Console, clock: Clock,
                 asked = True
                 for child in children:
                     child.stop()
+        if loop.signals:
+            return 128 + loop.signals[0]
     return next((child.completed.code for child in children if child.completed and child.completed.code), 0)
 
 

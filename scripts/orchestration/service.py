@@ -111,7 +111,7 @@ def run(place: Workspace, resolved: Resolved, options: Options, console: Console
         ports = outside.ports(stops, started)
         notifier.warn = partial(ports.tell, "notify")
         _announce(ports, started, resolved.warnings)
-        ended = _ended(_serve(daemon, ports), daemon.turns, ports.meter.run)
+        ended = replace(_ended(_serve(daemon, ports), daemon.turns, ports.meter.run), at=iso(clock.now()))
         emit(ended)
         return ended
 
