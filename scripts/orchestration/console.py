@@ -177,7 +177,8 @@ def _spent(cost: float | None, tokens: int | None) -> str:
 
 def _ended(event: TurnEnded) -> list[str]:
     if not event.ok:
-        return [click.style("  ✗ ", fg="red") + f"failed after {event.seconds:.1f} s"]
+        turn = f"{event.actor}, iteration {event.iteration}: "  # what began is not shown with -q, nor without a prompt
+        return [click.style("  ✗ ", fg="red") + f"{turn}failed after {event.seconds:.1f} s"]
     passed = click.style("  ✓ ", fg="green") + f"{event.seconds:.1f} s{_spent(event.cost_usd, event.tokens)}"
     if event.commit is None and not event.commits:
         return [passed]
