@@ -518,6 +518,7 @@ def test_an_interrupted_turn_is_run_again_however_often_and_is_no_failure(
         assert daemon.end() == code
         assert f"exit {code}]" in daemon.text
         assert "the next start goes on where this one stood" in daemon.text
+        assert "  0 turns  " in person(project, capsys, "logs", "--runs").splitlines()[-1]
         with pytest.raises(ProcessLookupError):
             os.kill(int(said.rpartition(" ")[2]), 0)
         assert (project.journal(), project.git("rev-parse", "HEAD")) == ("routed", tip)
@@ -865,6 +866,19 @@ def test_the_demo_of_two_machines_shows_both_sides_of_one_history(tmp_path: Path
     assert script(Project(tmp_path), capsys, "demo", "--two-machines", "shelf", code=2)["error"] == "demo-folder"
 
 
+def test_ctrl_c_stops_both_machines_of_the_demo_as_it_stops_one(tmp_path: Path) -> None:
+    daemon = Daemon(Project(tmp_path), "demo", "--two-machines", "shelf")
+    try:
+        daemon.until("galph │ branch main")
+        daemon.until("ralph │ branch main")
+        daemon.send(signal.SIGINT)
+        assert daemon.end() == 130
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+    assert "SIGTERM" not in daemon.text
+
+
 def test_the_demo_for_a_script_is_events_and_one_result_and_says_when_the_tests_stay_red(
     tmp_path: Path, capsys: Capture
 ) -> None:
@@ -876,6 +890,7 @@ def test_the_demo_for_a_script_is_events_and_one_result_and_says_when_the_tests_
     assert result["folder"] == str(tmp_path / "shelf")
     assert (result["before"]["green"], result["after"]["green"]) == (False, False)
     assert (result["ended"]["code"], result["ended"]["turns"]) == ("iterations", 2)
+    assert result["ended"]["at"].endswith("Z")
     assert result["commits"] == len(Project(tmp_path / "shelf").subjects())
     assert [json.loads(line)["event"] for line in events][-1] == "run-ended"
     assert script(here, capsys, "demo", "shelf", code=2)["error"] == "demo-folder"

@@ -226,7 +226,7 @@ def summary(run: Run, daemon: Holder | None) -> Summary:
         run=run.stamp,
         folder=str(run.folder),
         branch=run.started.branch,
-        turns=len(turns(run, events)),
+        turns=ended.turns if ended else len(turns(run, events)),
         live=is_live(run, ended, daemon),
         ended=ended,
     )

@@ -106,7 +106,7 @@ def _shared(place: Here) -> Here:
 def stamp(*, place: Here, actor: str, result: str, as_json: bool) -> int:
     """Record a turn that was done by hand.
 
-    ACTOR must be the one whose turn it is, and no turn may be in progress here (`orchestrator abandon` gives one up).
+    It must be that actor's turn, and no turn may be in progress here (`orchestrator abandon` gives one up).
     """
     return post(place, decisions.stamp(Actor(actor), ok=result == "ok"), as_json=as_json)
 
