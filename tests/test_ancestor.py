@@ -1,4 +1,4 @@
-"""The ancestor's orchestration.yaml, which loads unchanged (loop.md, "orchestration.yaml")."""
+"""The ancestor's orchestration.yaml, which loads unchanged."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every bus promises, whatever its register is made of (architecture.md, "Bus")."""
+"""What every bus promises, whatever its register is made of (docs/architecture.md)."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Every command as a person and as a script uses it (loop.md, "Commands", "init", "The built-in agent")."""
+"""Every command as a person and as a script uses it."""
 
 import json
 import os

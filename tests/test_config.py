@@ -1,4 +1,4 @@
-"""Where a setting comes from, what a bad one is told, and which agent runs (loop.md, "orchestration.yaml")."""
+"""Where a setting comes from, what a bad one is told, and which agent runs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What an agent does to its state, its repository and its remote, in two clones (handoff.md, faults 63-69)."""
+"""What an agent does to its state, its repository and its remote, in two clones (docs/faults.md, 63-69)."""
 
 import json
 import subprocess

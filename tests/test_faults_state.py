@@ -1,4 +1,4 @@
-"""A state that is damaged at the remote, and paths that lead elsewhere: refused (handoff.md, faults 56-62)."""
+"""A state that is damaged at the remote, and paths that lead elsewhere: refused (docs/faults.md, 56-62)."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Runs without git: the turn lives in the state file alone (loop.md, "Words")."""
+"""Runs without git: the turn lives in the state file alone."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The local bus: a register moved by compare-and-swap in one clone (architecture.md, "Bus")."""
+"""The local bus: a register moved by compare-and-swap in one clone (docs/architecture.md)."""
 
 import json
 from collections.abc import Callable, Iterator

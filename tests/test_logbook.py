@@ -1,4 +1,4 @@
-"""What `orchestrator logs` reads, whatever else lies there, and that it can be watched (loop.md, "Logs")."""
+"""What `orchestrator logs` reads, whatever else lies there, and that it can be watched."""
 
 import json
 import os

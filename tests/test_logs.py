@@ -1,4 +1,4 @@
-"""What a run leaves to read, and that losing it costs nothing else (loop.md, "Logs")."""
+"""What a run leaves to read, and that losing it costs nothing else."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which prompt a turn runs (loop.md, "Router")."""
+"""Which prompt a turn runs."""
 
 import posixpath
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Turns of one actor alone: `supervisor` and `loop`, by every door (loop.md, "Commands")."""
+"""Turns of one actor alone: `supervisor` and `loop`, by every door."""
 
 import os
 import signal

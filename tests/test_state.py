@@ -1,4 +1,4 @@
-"""The state file: what is refused, what survives, and how an event moves it (loop.md, "sync/state.json")."""
+"""The state file: what is refused, what survives, and how an event moves it."""
 
 import json
 import time
@@ -463,7 +463,7 @@ BROKEN = Failure(reason="the gate `pytest` exited 1\nits log says more", exit_co
 
 
 class Row(NamedTuple):
-    """One row of loop.md's table: (iteration, expected actor, status) before and after, and what else changes."""
+    """One row of the table of transitions: (iteration, expected actor, status) before and after, and what else changes."""
 
     event: str
     before: tuple[int, str, str]

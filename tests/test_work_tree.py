@@ -1,4 +1,4 @@
-"""A person's work is theirs, whatever an agent does to the repository (loop.md, "A turn"; architecture.md)."""
+"""A person's work is theirs, whatever an agent does to the repository."""
 
 import json
 import os

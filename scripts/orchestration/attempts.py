@@ -1,4 +1,4 @@
-"""What follows a failed attempt of a turn's agent: another one, later or by another agent, or none (agents.md)."""
+"""What follows a failed attempt of a turn's agent: another one, later or by another agent, or none."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple

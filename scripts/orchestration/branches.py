@@ -120,7 +120,7 @@ def is_rescued(git: Git, commit: str) -> bool:
 def leave(git: Git, branch: str, to: str) -> bool:
     """Take a branch off commits that a rescue ref holds, to `to`; every changed file stays. False: git could not.
 
-    The one move of a local branch that is not forward (handoff.md, "Withheld turn").
+    The one move of a local branch that is not forward (docs/protocol.md).
 
     Raises:
         GitError: git was killed; `finish_move` does the rest.

@@ -1,4 +1,4 @@
-"""The bus: where turn truth lives, as a protocol and the values that it answers with (architecture.md, "Bus").
+"""The bus: where turn truth lives, as a protocol and the values that it answers with (docs/architecture.md).
 
 Expected outcomes are values; only damage raises.
 """

@@ -1,4 +1,4 @@
-"""The built-in agent: no model, no network, real work (loop.md, "The built-in agent").
+"""The built-in agent: no model, no network, real work.
 
 It works off docs/fix_plan.md: as galph it names the next task in input.md, as ralph it does the task and commits, as
 reviewer it runs every ticked task's check again. A task:

@@ -1,4 +1,4 @@
-"""What an actor left uncommitted: which of it may be committed, and how its bytes are kept (loop.md, "A turn").
+"""What an actor left uncommitted: which of it may be committed, and how its bytes are kept.
 
 Everything is a difference of trees: the work tree at the claim, HEAD after the agent, the work tree now.
 """

@@ -90,7 +90,7 @@ def _anchored(key: Key, given: Value, cwd: Path) -> Value:
 
 
 def _stacked(config: Config, layers: Sequence[Mapping[Key, Value]]) -> AgentSettings:
-    """Stack the agent maps: a layer's prompts, then its roles, then the layer below (loop.md, "Precedence").
+    """Stack the agent maps: a layer's prompts, then its roles, then the layer below.
 
     So a role that is given on the command line goes before a prompt's agent in the file, and so does `--agent`.
     """

@@ -26,7 +26,7 @@ def inherited() -> dict[str, str]:
 
 
 def for_git(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of every git call of ours (handoff.md, "Environment of every git call").
+    """Return the environment of every git call of ours.
 
     Variables that git exports to hooks (GIT_DIR, GIT_INDEX_FILE, ...) are dropped: with them a daemon that was
     started from a hook would write to another repository's index. A stalled HTTP transfer ends by itself, sooner or
@@ -100,7 +100,7 @@ def with_identity(environment: Mapping[str, str]) -> dict[str, str]:
 def _with_fsync(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with core.fsync=all appended to git's injected configuration.
 
-    `git commit` makes no fsync of its own by default (handoff.md, fact 6): a power cut would leave empty objects.
+    `git commit` makes no fsync of its own by default: a power cut would leave empty objects.
     The agent's git gets it too.
     """
     try:

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the shell sees (loop.md, "Exit codes"); the README prints this table."""
+    """What the shell sees; the README prints this table."""
 
     OK = 0
     USAGE = 2

@@ -1,4 +1,4 @@
-"""One thread, one select: descriptors, timers, signals and a wake byte (architecture.md, "One thread, one loop")."""
+"""One thread, one select: descriptors, timers, signals and a wake byte (docs/architecture.md)."""
 
 import contextlib
 import heapq

@@ -1,4 +1,4 @@
-"""Named places where a test can kill the daemon or fail its disk (architecture.md, "Failpoints").
+"""Named places where a test can kill the daemon or fail its disk (docs/architecture.md).
 
 `GALPH_FAILPOINT=name:ACTION[:nth]` arms one: at the nth hit (default 1) KILL and TERM send the signal to this process,
 ENOSPC and EIO raise that OSError. Unarmed, a hit costs one comparison.

@@ -1,4 +1,4 @@
-"""The file bus: the register is the state file itself, replaced whole; no repository is needed (loop.md, "Words").
+"""The file bus: the register is the state file itself, replaced whole; no repository is needed.
 
 Its value is the file's text. The lock beside the file makes the turn exclusive; nobody else is expected to write it.
 """

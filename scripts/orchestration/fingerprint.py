@@ -1,6 +1,6 @@
 """What a push depends on in a clone's configuration: noted at the claim, compared before the remote is asked again.
 
-An agent that changes it sends its turn elsewhere, or to nobody (handoff.md, faults 63-69). What our own calls override
+An agent that changes it sends its turn elsewhere, or to nobody (docs/faults.md, 63-69). What our own calls override
 (hooks, the refspec, `branch.*`) is left out: an agent may well `git push --set-upstream`.
 """
 

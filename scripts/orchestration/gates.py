@@ -1,4 +1,4 @@
-"""Gates: the project's own commands that judge a turn's work after its agent (loop.md, "A turn")."""
+"""Gates: the project's own commands that judge a turn's work after its agent."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signs of life during a turn, and an ear for whether it still is ours (handoff.md, "Lease" and step 6).
+"""Signs of life during a turn, and an ear for whether it still is ours (docs/protocol.md).
 
 Every call is a child in the one loop, never waited for: a remote that stalls must not stop the agent's output.
 """

@@ -1,4 +1,4 @@
-"""The journal: where one turn stands, as a tagged union (architecture.md, "One table of steps").
+"""The journal: where one turn stands, as a tagged union (docs/architecture.md).
 
 It is written before the thing that it names is relied on, and read once, at the start.
 """

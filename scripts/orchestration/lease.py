@@ -1,4 +1,4 @@
-"""Leases: whether a peer is alive, judged by what changes and by this machine's own stopwatch (handoff.md, "Lease").
+"""Leases: whether a peer is alive, judged by what changes and by this machine's own stopwatch (docs/protocol.md).
 
 Safety never depends on it: a lease only says when a standby may try to take a turn over.
 """

@@ -1,4 +1,4 @@
-"""The local bus: the register is the branch in this clone, moved by `update-ref` old→new (loop.md, "Words").
+"""The local bus: the register is the branch in this clone, moved by `update-ref` old→new.
 
 A claim writes nothing here: the lock of the work tree and the journal hold it. A hand-off moves the branch first; then
 that one index entry and the file follow, so that the person's index and work tree are otherwise left alone.

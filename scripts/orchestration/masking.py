@@ -1,4 +1,4 @@
-"""Secrets are hidden in what a child prints, at the one place where its output passes (agents.md, "Environment").
+"""Secrets are hidden in what a child prints, at the one place where its output passes.
 
 A stream is read as it comes. Where a secret may have begun since its last line break, what came since then is held
 back, but no more than 4 KiB or the longest secret; the end of the stream lets it through. The first bytes of a secret

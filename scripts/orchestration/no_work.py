@@ -1,4 +1,4 @@
-"""The files of a project without git: nothing is collected, judged or kept but the state file (loop.md, "Words")."""
+"""The files of a project without git: nothing is collected, judged or kept but the state file."""
 
 from collections.abc import Callable
 from pathlib import Path

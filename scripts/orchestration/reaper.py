@@ -1,4 +1,4 @@
-"""Finding and ending what an agent left behind (agents.md, item 8).
+"""Finding and ending what an agent left behind.
 
 Agents start tool shells in sessions of their own, which a signal to the group misses. Two marks find them all the same:
 the turn's stamp in their environment, and, because the daemon is a subreaper, their place below this process.

@@ -1,4 +1,4 @@
-"""The remote as a vocabulary: look, fetch, push with a lease (handoff.md, "Protocol"). Decisions live in remote_bus.
+"""The remote as a vocabulary: look, fetch, push with a lease (docs/protocol.md). Decisions live in remote_bus.
 
 Nothing here ever forces: a fetch that would rewind what was seen is refused, a push names the value that it replaces.
 """

@@ -1,4 +1,4 @@
-"""The remote bus: the register is the branch at the remote, moved by leased pushes (handoff.md, "Protocol").
+"""The remote bus: the register is the branch at the remote, moved by leased pushes (docs/protocol.md).
 
 Two commits a turn: the claim C on the tip, and the hand-off H on the work. Both are pushed by object id and the local
 branch follows only when they have landed, so that a lost claim needs no undo. After anything but a clean answer the

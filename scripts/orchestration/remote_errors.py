@@ -1,4 +1,4 @@
-"""What a git call to a remote has come to, and what to type about it (handoff.md, "Classifier").
+"""What a git call to a remote has come to, and what to type about it.
 
 Only OK and ALREADY say that a ref is where it was to be. After anything else the remote is read again: a push that
 "failed" may have landed, or land later.

@@ -1,4 +1,4 @@
-"""What a git call to a remote can come to, and how each is waited out (handoff.md, "Classifier")."""
+"""What a git call to a remote can come to, and how each is waited out."""
 
 from enum import StrEnum
 from typing import NamedTuple

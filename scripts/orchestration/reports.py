@@ -1,4 +1,4 @@
-"""A run's folder: raw logs, turn records, events, summary (loop.md, "Logs"). A full disk costs logs, never the turn."""
+"""A run's folder: raw logs, turn records, events, summary. A full disk costs logs, never the turn."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Which prompt a turn runs: a pure function of state, configuration and override (loop.md, "Router")."""
+"""Which prompt a turn runs: a pure function of state, configuration and override."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Every option of the tool, declared once: type, default, flag and help (architecture.md, "Options").
+"""Every option of the tool, declared once: type, default, flag and help (docs/architecture.md).
 
 The command line, the environment names, orchestration.yaml and its messages are all made from these fields.
 """

@@ -1,4 +1,4 @@
-"""Turns of one actor, one after the other (loop.md, "Commands", the ancestor's async mode).
+"""Turns of one actor, one after the other.
 
 The state gives the first iteration and is never written: the truth is a counter in this process, and, across a crash,
 the turn in the journal.

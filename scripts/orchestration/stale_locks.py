@@ -1,4 +1,4 @@
-"""Locks that a killed git left, and who else may be holding them (handoff.md, faults 45 and 46)."""
+"""Locks that a killed git left, and who else may be holding them (docs/faults.md, 45 and 46)."""
 
 from datetime import datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The state of the loop: a strict parse and pure transitions (loop.md, "sync/state.json").
+"""The state of the loop: a strict parse and pure transitions.
 
 The truth about whose turn it is. Nothing here reads a file, a clock or a repository.
 """
@@ -103,7 +103,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """The fencing token of one claim (handoff.md, "Protocol"): whoever holds the newest epoch owns the turn."""
+    """The fencing token of one claim (docs/protocol.md): whoever holds the newest epoch owns the turn."""
 
     epoch: int
     holder: str
@@ -292,7 +292,7 @@ def check_forward(state: State, *, epoch: int, iteration: int, remedy: str = "")
         )
 
 
-# --- transitions (loop.md's table) -----------------------------------------------------------------------------------
+# --- transitions ------------------------------------------------------------------------------------------------------
 
 
 def _own(state: State, token: Token, now: datetime) -> State:
@@ -366,7 +366,7 @@ def adopted(state: State, token: Token, now: datetime) -> State:
 
 
 def subject(before: State, after: State, *, operator: str | None = None) -> str:
-    """Return the subject line of the commit that turns `before` into `after` (loop.md, "Commit subjects").
+    """Return the subject line of the commit that turns `before` into `after`.
 
     A success names the iteration that it leads to, so that ralph's names the new one.
     """

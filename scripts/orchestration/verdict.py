@@ -93,7 +93,7 @@ class Judge:
         return self._config.actors.of(turn.claim.actor)
 
     def _name_what_is_not_kept(self, dirt: Dirt) -> None:
-        """Warn, once a run, of what no snapshot holds (loop.md: it stays where it is and is named)."""
+        """Warn, once a run, of what no snapshot holds: it stays where it is."""
         left_out = self.collector.left_out(dirt)
         if left_out:
             limit = f"{self._config.limits.snapshot_file:g} MiB"

@@ -181,7 +181,7 @@ def refuse_operation(git: Git) -> None:
 
 
 def instance_id(workspace: Workspace) -> str:
-    """Return this clone's random id; a copied clone or another machine gets a new one (handoff.md, "holder")."""
+    """Return this clone's random id; a copied clone or another machine gets a new one."""
     path = workspace.own / "instance.json"
     machine = _machine()
     try:
