@@ -463,7 +463,7 @@ BROKEN = Failure(reason="the gate `pytest` exited 1\nits log says more", exit_co
 
 
 class Row(NamedTuple):
-    """One row of the table of transitions: (iteration, expected actor, status) before and after, and what else changes."""
+    """One row of the transitions: (iteration, expected actor, status) before and after, and what else changes."""
 
     event: str
     before: tuple[int, str, str]
