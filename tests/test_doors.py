@@ -55,6 +55,25 @@ def test_every_door_knows_its_version(tmp_path: Path, way: str) -> None:
     assert done.stdout.startswith("orchestrator 0.")
 
 
+@pytest.mark.parametrize("module", ["click", "msgspec"])
+@pytest.mark.parametrize("way", ways())
+def test_ctrl_c_while_a_door_opens_ends_it_without_a_word(tmp_path: Path, way: str, module: str) -> None:
+    interrupts = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / f"{module}.py").write_text(interrupts)
+
+    done = subprocess.run(
+        [*ways()[way], "status"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
 def test_a_door_without_its_packages_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(DOOR)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False

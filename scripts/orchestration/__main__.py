@@ -1,5 +1,5 @@
 """The door `python -m orchestration`."""
 
-from orchestration.cli import main
+from orchestration.orchestrator import main
 
 main()

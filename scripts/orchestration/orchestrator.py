@@ -1,4 +1,4 @@
-"""The door `python scripts/orchestration/orchestrator.py`; the console script `orchestrator` is the same program."""
+"""The door `python scripts/orchestration/orchestrator.py`, through which the console script goes, too."""
 
 import os
 import sys
@@ -19,6 +19,10 @@ except ModuleNotFoundError as missing:
         "  install the tool (`pip install .` in its folder), or run it with the Python of its .venv  [not-installed]\n"
     )
     sys.exit(2)
+except KeyboardInterrupt:  # while all of it is being loaded
+    os._exit(130)
+
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

@@ -98,10 +98,13 @@ def cli(context: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the program and exit: the one rim."""
-    gc.set_threshold(20_000)  # modules are not garbage: their loading need not be searched for it
-    code = execute(sys.argv[1:])
-    with suppress(OSError, AttributeError, ValueError):
-        sys.stderr.flush()
+    try:
+        gc.set_threshold(20_000)  # modules are not garbage: their loading need not be searched for it
+        code = execute(sys.argv[1:])
+        with suppress(OSError, AttributeError, ValueError):
+            sys.stderr.flush()
+    except KeyboardInterrupt:  # just before or after the command
+        code = ExitCode.INTERRUPTED
     os._exit(code)  # whatever had to be closed is; taking the modules apart only takes time
 
 
