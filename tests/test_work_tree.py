@@ -1030,6 +1030,17 @@ def fifo(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
 
+def test_a_path_may_hold_a_line_break(tmp_path: Path, run: Callable[..., Ran]) -> None:
+    project = repository(tmp_path / "a\nb")
+    assert project.call("init", "--json") == 0
+    project.git("worktree", "add", "-q", "-b", "side", "../c\nd")
+    linked = Project(tmp_path / "c\nd")
+    assert linked.call("init", "--adopt", "--json") == 0
+    for where in (project, linked):
+        ran = run("echo plan >input.md", "--once", where=where)
+        assert (ran.exit_code, ran.notices, where.dirt()) == (0, {}, "")
+
+
 def test_linked_work_trees_run_beside_each_other(project: Project, tmp_path: Path) -> None:
     project.git("worktree", "add", "-q", "-b", "feature", str(tmp_path / "linked"))
     linked = Project(tmp_path / "linked")

@@ -146,12 +146,17 @@ class Git:
             GitError: not in a work tree, a bare repository, or one that git does not trust.
 
         """
-        done = self.call("rev-parse", "--show-toplevel", "--git-path", "orchestration")
-        if done.code:
+        try:
+            top, own = self._answers([("--show-toplevel",), ("--git-path", "orchestration")])
+        except GitError as error:
             bare = self.call("rev-parse", "--is-bare-repository").stdout.strip() == b"true"
-            raise not_a_work_tree(done, bare=bare)
-        top, own = os.fsdecode(done.stdout).rstrip("\n").split("\n")
+            raise not_a_work_tree(error.done, bare=bare) from None
         return Path(top), (self.top / own).resolve()
+
+    def _answers(self, questions: Sequence[tuple[str, ...]]) -> list[str]:
+        """Return what rev-parse answers, each asked by itself where a path holds a line break."""
+        told = self.ask("rev-parse", *(word for question in questions for word in question)).split("\n")
+        return told if len(told) == len(questions) else [self.ask("rev-parse", *question) for question in questions]
 
     def branch(self) -> str | None:
         """Return the branch that HEAD names, None when it is detached."""
@@ -408,8 +413,7 @@ class Git:
     def paths_of(self, names: Sequence[str]) -> list[str]:
         """Return where this work tree has these files of its git dir, relative to `top` or absolute; asked once."""
         if tuple(names) not in self._paths:
-            asked = [word for name in names for word in ("--git-path", name)]
-            self._paths[tuple(names)] = self.ask("rev-parse", *asked).splitlines()
+            self._paths[tuple(names)] = self._answers([("--git-path", name) for name in names])
         return self._paths[tuple(names)]
 
     def unset_index(self, paths: Iterable[str]) -> None:
