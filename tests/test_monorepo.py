@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,17 @@ def test_projects_of_one_repository_do_not_disturb_each_other(
     assert not (whole.path / ".git/orchestration/journal.json").exists()
     assert (shop.path / "logs/main/latest").exists()
     assert kept(whole, "HEAD", "shop/code.txt") == "code\ncode"
+
+
+def test_how_an_agent_ended_is_noted_where_a_write_of_the_journal_makes_its_removal_durable(
+    whole: Project, shop: Project
+) -> None:
+    killed = shop.run("run", "-n", "1", "--agent", shop.agent("exit 0"), env={"GALPH_FAILPOINT": "turn.ran:KILL"})
+    assert killed.returncode == -signal.SIGKILL
+    (note,) = (whole.path / ".git/orchestration").rglob("exit-*")
+    assert (note.read_text(), note.with_name("journal.json").is_file()) == ("0\n", True)
+    assert shop.call("run", "--once", "--agent", shop.agent("exit 9")) == 0
+    assert list((whole.path / ".git/orchestration").rglob("exit-*")) == []
 
 
 def test_one_daemon_at_a_time_in_a_work_tree(shop: Project, bank: Project, run: Run, tmp_path: Path) -> None:

@@ -249,7 +249,8 @@ class Runner:
         self._record(claim).unlink(missing_ok=True)
 
     def _record(self, claim: Claim) -> Path:
-        return self._workspace.own / f"exit-{claim.stamp}"
+        """Name the note: beside the journal, each write of which makes durable that an older run's note is gone."""
+        return self._workspace.journal.with_name(f"exit-{claim.stamp}")
 
     def _request(self, job: Invocation, record: Path, scratch: Path) -> Request:
         claim = job.claim
