@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestration.background import Task
-from orchestration.environment import for_git, for_remote, with_identity
+from orchestration.environment import with_identity
 from orchestration.errors import OrchestrationError
+from orchestration.git_door import TIMEOUT, Door
 from orchestration.git_errors import FLAGS, GitError, explained, not_a_work_tree
 from orchestration.objects import ObjectReader, ReaderEndedError
 from orchestration.packing import Folder, Pack
-from orchestration.process import Completed, Loop, Request, Started
+from orchestration.process import Loop
 from orchestration.tree import Change, Commit, Dirt, File, Past, read_history, read_status
 
-TIMEOUT = 600.0
-_LOCK_PATIENCE = 10.0
 _OPERATIONS = {
     "MERGE_HEAD": "merge",
     "CHERRY_PICK_HEAD": "cherry-pick",
@@ -37,105 +36,15 @@ _STATUS = (
 Answer = TypeVar("Answer", str | None, bytes | None, int | None)
 
 
-class Git:
-    """The verbs, bound to one work tree.
-
-    Args:
-        loop: serves git's pipes and ends it when it stalls.
-        top: any folder of the work tree; verbs that name paths need its top.
-        environment: the environment to clean and use.
-
-    """
+class Git(Door):
+    """The verbs, bound to one work tree; for the arguments see the door."""
 
     def __init__(self, loop: Loop, top: Path, environment: Mapping[str, str]) -> None:
-        self.loop = loop
-        self.top = top
-        self.environment = dict(environment)
-        self._env = for_git(environment)
-        self._remote_env: dict[str, str] | None = None
+        super().__init__(loop, top, environment)
         self._ident: tuple[str, str] | None = None
         self._dir: Path | None = None
         self._paths: dict[tuple[str, ...], list[str]] = {}
         self._reader = ObjectReader(loop, ("git", *FLAGS), top, self._env, TIMEOUT)
-
-    # --- the door ----------------------------------------------------------------------------------------------------
-
-    def call(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
-        """Run git and return what happened, whatever it was.
-
-        Raises:
-            OrchestrationError: git is not installed (code `git-missing`).
-
-        """
-        return self.start(*args, stdin=stdin, index=index)()
-
-    def start(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Started:
-        """Start git; call what is returned for what happened.
-
-        Raises:
-            OrchestrationError: git is not installed (code `git-missing`).
-
-        """
-        return self._start(args, {**self._env, "GIT_INDEX_FILE": str(index)} if index else self._env, stdin, TIMEOUT)
-
-    def reach(self, *args: str, stdin: bytes = b"", timeout: float = TIMEOUT) -> Started:
-        """Start a git that talks to a remote, for `timeout` seconds at most; otherwise as `start`."""
-        if self._remote_env is None:
-            configured = self.call("config", "--get", "core.sshCommand").code == 0
-            self._remote_env = for_remote(self._env, ssh_configured=configured)
-        return self._start(args, self._remote_env, stdin, timeout)
-
-    def _start(self, args: Sequence[str], env: dict[str, str], stdin: bytes, timeout: float) -> Started:
-        request = Request(argv=("git", *FLAGS, *args), cwd=self.top, env=env, stdin=stdin, timeout=timeout)
-        try:
-            return self.loop.start(request)
-        except FileNotFoundError:
-            if not self.top.is_dir():
-                raise
-            raise OrchestrationError(
-                "git was not found", code="git-missing", remedy="install git 2.38 or newer"
-            ) from None
-
-    def ask(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> str:
-        """Run git and return its standard output without the final newline.
-
-        Raises:
-            GitError: it failed.
-
-        """
-        return os.fsdecode(self._checked(*args, stdin=stdin, index=index).stdout).rstrip("\n")
-
-    def asking(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Task[str]:
-        """Ask as a task; a lock in the way is not waited for.
-
-        Raises:
-            GitError: it failed.
-
-        """
-        started = self.start(*args, stdin=stdin, index=index)
-        yield started
-        done = started()
-        if done.code:
-            raise explained(done, locked=b".lock': File exists" in done.stderr)
-        return os.fsdecode(done.stdout).rstrip("\n")
-
-    def _checked(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Completed:
-        return self._checking(*args, stdin=stdin, index=index)()
-
-    def _checking(self, *args: str, stdin: bytes = b"", index: Path | None = None) -> Callable[[], Completed]:
-        started = self.start(*args, stdin=stdin, index=index)
-
-        def check() -> Completed:
-            deadline, done = self.loop.clock.monotonic() + _LOCK_PATIENCE, started()
-            while done.code:
-                locked = b".lock': File exists" in done.stderr
-                if not locked or self.loop.clock.monotonic() > deadline:
-                    raise explained(done, locked=locked)
-                self.loop.pause(0.05)
-                done = self.call(*args, stdin=stdin, index=index)
-            return done
-
-        return check
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -234,7 +143,7 @@ class Git:
 
     def subjects(self, old: str, new: str) -> list[tuple[str, str]]:
         """Return (short id, subject) of the commits in old..new, oldest first."""
-        said = self._checked("log", "--reverse", "--format=%h %s", f"{old}..{new}").stdout
+        said = self.checked("log", "--reverse", "--format=%h %s", f"{old}..{new}").stdout
         lines = said.decode(errors="replace").splitlines()  # for people: a subject need not be UTF-8
         return [(head, tail) for head, _, tail in (line.partition(" ") for line in lines)]
 
@@ -253,7 +162,7 @@ class Git:
     def glance(self, branch: str, prefix: str) -> Callable[[], tuple[str | None, int]]:
         """Ask for id, subject and age of a branch's last commit, and how many refs lie below `prefix`."""
         told = "--format=%(refname) %(objectname:short) %(contents:subject) (%(committerdate:relative))"
-        asked = self._checking("for-each-ref", told, ref := f"refs/heads/{branch}", prefix)
+        asked = self.checking("for-each-ref", told, ref := f"refs/heads/{branch}", prefix)
 
         def answer() -> tuple[str | None, int]:
             rows = asked().stdout.decode(errors="replace").splitlines()
@@ -283,7 +192,7 @@ class Git:
         """Return the commits of old..new, newest first: what each changed against its first parent."""
         how = ("--raw", "--no-abbrev", "--find-renames", "--diff-merges=first-parent", "--ignore-submodules=none")
         told = ("--no-show-signature", "--no-ext-diff", "--no-textconv", "--no-color", "--format=%x01%H%x00%B")
-        return read_history(self._checked("log", "-z", *how, *told, f"{old}..{new}").stdout)
+        return read_history(self.checked("log", "-z", *how, *told, f"{old}..{new}").stdout)
 
     def sizes(self, oids: Iterable[str]) -> dict[str, int]:
         """Return the size in bytes of each object."""
@@ -297,7 +206,7 @@ class Git:
 
     def asking_dirt(self) -> Callable[[], Dirt]:
         """Begin what `dirt` does; call what is returned for the answer."""
-        asked = self._checking(*_STATUS)
+        asked = self.checking(*_STATUS)
         return lambda: read_status(os.fsdecode(asked().stdout))
 
     def seeing_dirt(self) -> Task[Dirt]:
@@ -347,7 +256,7 @@ class Git:
         lines = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
         head = os.fsencode("\n".join([*lines, f"author {who}", f"committer {who}", "", ""]))
         commit = new.add("commit", head + message.encode(errors="surrogateescape"))
-        unpacked = self._checking("unpack-objects", "-q", stdin=new.encode())
+        unpacked = self.checking("unpack-objects", "-q", stdin=new.encode())
 
         def written() -> str:
             unpacked()
@@ -429,7 +338,7 @@ class Git:
         """Begin what `set_index` does; call what is returned to end it."""
         rows = b"".join(os.fsencode(f"{change.mode} {change.oid}\t{change.path}") + b"\0" for change in changes)
         how = ("--add", "--remove", "--replace", "-z", "--index-info")
-        return self._checking("update-index", *how, stdin=rows, index=index) if rows else lambda: None
+        return self.checking("update-index", *how, stdin=rows, index=index) if rows else lambda: None
 
 
 def operation_in(git_dir: Path) -> str | None:
