@@ -188,6 +188,30 @@ def test_a_word_is_merged_into_the_turn_that_runs_on_another_machine(tmp_path: P
     scene.two.check()
 
 
+@pytest.mark.parametrize(
+    ("before", "edits", "code"),
+    [
+        ([], "echo mine >>user_input.md", 0),
+        (["Long ago."], "echo mine >>user_input.md", 0),
+        (["Long ago."], "echo mine >user_input.md", 4),
+        (["Long ago."], "rm user_input.md", 4),
+    ],
+    ids=["began", "added", "rewrote", "removed"],
+)
+def test_a_word_that_meets_what_an_agent_has_added_stands_beside_it(
+    tmp_path: Path, before: list[str], edits: str, code: int
+) -> None:
+    scene = Scene(pair(tmp_path))
+    for text in before:
+        assert scene.two.ralph.call("say", text, "--sync-via-git") == 0
+    last = f"{edits}; git add -A user_input.md; git commit -qm edits"
+    ended, said = scene.during("galph", lambda: scene.two.ralph.call("say", "Mind.", "--sync-via-git"), last=last)
+    assert ended == code, said
+    assert [text in word(scene.two.hub) for text in ("Mind.", *before)] == [True] * (1 + len(before))
+    assert ("mine" in word(scene.two.hub)) is (code == 0)
+    scene.two.check()
+
+
 def test_the_review_of_the_built_in_agent_leaves_the_word_where_it_is(project: Project) -> None:
     project.write("docs/fix_plan.md", "- [x] T1: done\n  check: true\n- [ ] T2: open\n")
     project.commit("a plan")

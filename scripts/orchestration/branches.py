@@ -8,7 +8,7 @@ from orchestration.git import Git
 from orchestration.git_errors import GitError, explained
 from orchestration.process import Why
 from orchestration.scratch_index import tree_of_files
-from orchestration.tree import Commit
+from orchestration.tree import Commit, File
 
 _MOVING = "orchestration/moving"
 """The file of the git dir that names the branch that is being moved with its work tree, and the commit it goes to."""
@@ -29,6 +29,25 @@ def merged(git: Git, ours: str, theirs: str) -> tuple[str, list[str]]:
         raise GitError(done)
     tree, *paths = os.fsdecode(done.stdout).rstrip("\0").split("\0")
     return tree, list(dict.fromkeys(paths))
+
+
+def merged_with_both_ends(git: Git, ours: str, theirs: str, path: str) -> tuple[str, list[str]]:
+    """Do what `merged` does; of a file that conflicts because both have added at its end, both ends are taken.
+
+    Raises:
+        GitError: as `merged` does.
+
+    """
+    tree, paths = merged(git, ours, theirs)
+    if paths != [path]:
+        return tree, paths
+    base = git.common(ours, theirs)
+    mine, other, was = git.blobs([f"{commit}:{path}" for commit in (ours, theirs, base)])
+    was = was or b""
+    if mine is None or other is None or not (mine.startswith(was) and other.startswith(was)):
+        return tree, paths
+    both = File(path, data=other + mine[len(was) :])
+    return merged(git, *(git.commit_files(commit, [both], "with both ends") for commit in (ours, theirs)))
 
 
 def fast_forward(git: Git, branch: str, to: str) -> bool:

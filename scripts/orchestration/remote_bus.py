@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from orchestration import failpoints, fingerprint, state
-from orchestration.branches import fast_forward, is_rescued, leave, merged
+from orchestration.branches import fast_forward, is_rescued, leave, merged_with_both_ends
 from orchestration.bus import Claimed, Conflict, Fenced, Landed, Lost, Moved, Settings, View, decisions, waiting_for
 from orchestration.errors import Refused, Unreachable
 from orchestration.git import Git
@@ -20,6 +20,7 @@ from orchestration.journal import Claim, HandOff
 from orchestration.last_valid import last_valid, restoring
 from orchestration.lease import Observer
 from orchestration.local_bus import LocalBus
+from orchestration.prompt_context import USER_INPUT
 from orchestration.remote import Remote, raised
 from orchestration.settings import Config, SkipCI, Stale
 from orchestration.state import State, Status, Token
@@ -326,7 +327,7 @@ class RemoteBus:
         side = work
         if mine != theirs:
             side = self._git.commit_files(work, [File(self._path, data=theirs)], "the work, with the remote's state")
-        tree, paths = merged(self._git, side, tip)
+        tree, paths = merged_with_both_ends(self._git, side, tip, self._place.in_git(USER_INPUT))
         if paths:
             return Conflict(tip, paths)
         text = f"Merge {tip[:10]} of {self.remote.name}/{self.branch}, committed meanwhile\n"
