@@ -198,7 +198,7 @@ def _drop_own(place: Workspace, others: Collection[Path]) -> None:
     """
     folder = place.journal.parent
     if any(path.is_relative_to(place.own) and path.parent != folder for path in others):
-        for pattern in ("journal*.json", "notified*.json", place.counters.name):
+        for pattern in ("journal*.json", "notified*.json", "counters.*"):
             for file in folder.glob(pattern):
                 file.unlink()
         return
