@@ -105,7 +105,7 @@ def assert_three_turns(project: Project, ledger: Ledger, started: list[str]) -> 
     assert ledger.turns("start") == Counter(started)
     assert ledger.turns("overlap") == Counter()
     own = {file.name for file in (project.path / "sync/.orchestrator").iterdir()}
-    assert own == {"lock", "journal.json", "instance.json", "counters.json", ".gitignore", "control"}
+    assert own == {"lock", "journal.json", "instance.json", "counters.json", "counters.lock", ".gitignore", "control"}
     assert {file.name for file in (project.path / "sync").iterdir()} == {"state.json", ".orchestrator"}
 
 

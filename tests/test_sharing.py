@@ -305,6 +305,17 @@ def test_a_hand_off_that_cannot_land_is_given_up_and_one_that_can_is_not(
     two.check()
 
 
+def test_a_claim_that_a_person_takes_back_is_left_also_where_nothing_was_done(two: Pair) -> None:
+    base, idle = two.tip(), two.galph.agent("cat >/dev/null")
+    two.start("galph", "--once", agent=idle, env={"GALPH_FAILPOINT": "settle.before_push:KILL"}).communicate()
+    two.hub.git("update-ref", "refs/heads/main", base)
+    two.galph.git("update-ref", "-d", "refs/orchestration/seen/main")
+
+    assert two.galph.call("--role", "galph", "--once", "-q", "--agent", idle) == 8
+
+    assert two.galph.git("rev-parse", "HEAD") == base
+
+
 def test_a_claim_whose_turn_has_not_begun_is_given_up(two: Pair, capsys: Capture) -> None:
     two.start("galph", "--once", env={"GALPH_FAILPOINT": "claim.before_push:KILL"}).communicate()
     assert two.galph.journal() == "claiming"

@@ -133,7 +133,16 @@ def _keep_strange(git: Git, branch: str, ends: tuple[str, str], paths: Sequence[
 
 def is_rescued(git: Git, commit: str) -> bool:
     """Tell whether a rescue ref holds a commit."""
-    return bool(git.ask("for-each-ref", "--count=1", f"--contains={commit}", "refs/rescue/"))
+    return _is_held(git, commit, "refs/rescue/")
+
+
+def is_seen(git: Git, commit: str) -> bool:
+    """Tell whether a remote is known to have a commit."""
+    return _is_held(git, commit, "refs/orchestration/seen/")
+
+
+def _is_held(git: Git, commit: str, refs: str) -> bool:
+    return bool(git.ask("for-each-ref", "--count=1", f"--contains={commit}", refs))
 
 
 def leave(git: Git, branch: str, to: str) -> bool:

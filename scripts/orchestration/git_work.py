@@ -272,8 +272,8 @@ class GitWork:
     def abandon(self, turn: Turn, head: str | None, why: str) -> str | None:
         """Keep commits and tree of a turn that is not published; return the ref of the commits, else of the tree."""
         head = head or self._git.resolve(f"refs/heads/{turn.claim.branch}") or turn.claim.base
-        is_worked_on = head != turn.claim.base
-        commits = self._collector.rescue(turn.claim, self._git.tree(head), head, why) if is_worked_on else None
+        ours = head != turn.claim.base or (self._withholds and not branches.is_seen(self._git, head))
+        commits = self._collector.rescue(turn.claim, self._git.tree(head), head, why) if ours else None
         _, tree = self._keep(turn, why, self._git.dirt())
         return commits or tree
 

@@ -51,10 +51,7 @@ class Heart:
             count += 1
             try:
                 reached = self._is_same_remote(claim) and (yield from self._beat(claim, count))
-            except (
-                OrchestrationError,
-                OSError,
-            ):  # a configuration that is being written, no descriptor left: it passes
+            except (OrchestrationError, OSError):  # a configuration half written, no descriptor left: it passes
                 reached = False
             now = self._loop.clock.monotonic()
             if reached:
