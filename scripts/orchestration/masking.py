@@ -35,6 +35,8 @@ _BODY = re.compile(
     rb"(?:[ \t0-9|>:]|\\+t|\xe2\x86\x92){0,24}"  # what a tool puts before the lines that it shows
     rb"((?:Proc-Type|DEK-Info|Version|Comment|Hash): [^\\\"\n]*|[A-Za-z0-9+/=]*)"
 )
+_PIECE = 256 << 10
+"""Bytes that are looked at for every anchor before the next are: what fits the processor's cache is read once."""
 _FRONT = 64
 """Bytes of a secret among which is the one to look for."""
 _COMMON = b" etaoinsrhldcumfpgwybvkxjqz0123456789"
@@ -201,7 +203,7 @@ class _Search:
 
     def __init__(self, data: bytes, finders: Iterable[Source | Word]) -> None:
         self._data = data
-        self._next: dict[Source | Word, Hit | None] = {each: None for each in finders if each.anchor in data}
+        self._next: dict[Source | Word, Hit | None] = dict.fromkeys(_met(data, finders))
 
     def first(self, begin: int) -> Hit | None:
         """Return the first secret at `begin` or later, the longest of several."""
@@ -217,6 +219,15 @@ class _Search:
     def contexts(self) -> list[int]:
         """Return where what was found and not taken yet begins."""
         return [hit.context for hit in self._next.values() if hit]
+
+
+def _met(data: bytes, finders: Iterable[Source | Word]) -> list[Source | Word]:
+    """Return those of whose secrets there may be one, by their anchors."""
+    left, met = list(finders), list[Source | Word]()
+    for begin in range(0, len(data), _PIECE):
+        met += [each for each in left if data.find(each.anchor, begin, begin + _PIECE) >= 0]
+        left = [each for each in left if each not in met]
+    return met
 
 
 def _escaped(data: bytes, begin: int, start: int) -> int:
