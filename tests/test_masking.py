@@ -219,6 +219,14 @@ def test_what_an_agent_prints_of_its_own_secrets_reaches_no_file_and_no_screen(
     assert "***" in "".join(tail) if ends == "exit 9" else tail == ["gate: ***"]
 
 
+@pytest.mark.parametrize("before", [(256 << 10) - 20, (256 << 10) + 5, (1 << 20) - 60])
+def test_a_secret_is_hidden_wherever_in_a_large_read_it_stands(before: int) -> None:
+    token = b"ghp_" + b"Ab3" * 12
+    flood = b"0123456789abcde\n" * (before // 16) + b"x" * (before % 16)
+
+    assert masked([flood + token + b"\n"]) == flood + b"***\n"
+
+
 @pytest.mark.usefixtures("ralphs_turn")
 def test_a_secret_that_the_configuration_gives_an_agent_is_one_too(project: Project, capfd: Capture) -> None:
     text = {"agents": {"mine": {"command": [project.agent(PRINTS + "exit 9")], "env": {"MY_API_KEY": MINE}}}}
